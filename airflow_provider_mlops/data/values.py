@@ -1,0 +1,103 @@
+"""Values that say where data is. Pure: nothing here opens a file."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_mlops.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["DataRef", "DataVersion", "Window", "parse_duration"]
+
+_DURATION = re.compile(r"(\d+)([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def parse_duration(text: str) -> timedelta:
+    """
+    Return the duration that *text* says: a whole number and one unit, ``45s``, ``30m``, ``12h`` or ``7d``.
+
+    :raises ConfigError: anything else, zero included.
+
+    >>> parse_duration("90d")
+    datetime.timedelta(days=90)
+    """
+    match = _DURATION.fullmatch(text) if isinstance(text, str) else None
+    if match is None or int(match[1]) == 0 or len(match[1]) > 6:
+        raise ConfigError(f"{text!r} is no duration. Write a whole number > 0 and a unit: 45s, 30m, 12h or 7d.")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A half-open span of event time, ``start <= t < end``. ``None`` leaves that side open."""
+
+    start: datetime | None = None
+    end: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if self.start is not None and self.end is not None and self.start > self.end:
+            raise ConfigError(f"A window cannot end ({self.end}) before it starts ({self.start}).")
+
+
+@dataclass(frozen=True, slots=True)
+class DataRef:
+    """
+    Where data is and what its columns mean.
+
+    :param path: file, folder, glob or fsspec URL of Parquet, CSV or Arrow files.
+    :param label: column that a model is to predict.
+    :param timestamp: column with the event time of a row.
+    :param entity: column whose rows belong together (a customer, a machine).
+    :param columns: the columns to read; ``None`` reads all. Label, timestamp and entity are read in any case.
+    """
+
+    path: str
+    label: str | None = None
+    timestamp: str | None = None
+    entity: str | None = None
+    columns: tuple[str, ...] | None = None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> DataRef:
+        """Return the reference that a plain mapping describes. :raises ConfigError: an unknown or missing key."""
+        known = [field.name for field in fields(cls)]
+        for key in values:
+            if key not in known:
+                raise ConfigError(f"data: {key!r} is no key of a data reference.{did_you_mean(key, known)}")
+        if not values.get("path"):
+            raise ConfigError("data: 'path' is missing: the file, folder, glob or URL of the data.")
+        columns = values.get("columns")
+        return cls(**{**values, "columns": tuple(columns) if columns is not None else None})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a plain mapping without the keys that are not set."""
+        return {
+            key: list(value) if key == "columns" else value
+            for key, value in asdict(self).items()
+            if value is not None
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class DataVersion:
+    """
+    A frozen version of data: what training, evaluation and drift read, and what the journal and MLflow name.
+
+    :param uri: folder or file that holds it; immutable.
+    :param digest: ``sha256:`` and 64 hexadecimal digits of the content.
+    :param rows: number of rows.
+    :param start: event time of the first row, ISO 8601, or ``None`` without a timestamp column.
+    :param end: event time of the last row, or ``None``.
+    """
+
+    uri: str
+    digest: str
+    rows: int
+    start: str | None = None
+    end: str | None = None
