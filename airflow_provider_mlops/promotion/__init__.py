@@ -1,0 +1,1 @@
+"""Which version serves: the registry port and the promotion protocol."""
