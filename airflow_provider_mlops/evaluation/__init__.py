@@ -1,0 +1,23 @@
+"""Is the candidate better than the champion, and is it good enough? Pure: values in, a `GateDecision` out."""
+
+from airflow_provider_mlops.evaluation.values import (
+    Finding,
+    GateDecision,
+    GatePolicy,
+    GateVerdict,
+    Predictions,
+    Reason,
+    Rule,
+    RuleOutcome,
+)
+
+__all__ = [
+    "Finding",
+    "GateDecision",
+    "GatePolicy",
+    "GateVerdict",
+    "Predictions",
+    "Reason",
+    "Rule",
+    "RuleOutcome",
+]

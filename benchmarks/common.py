@@ -1,0 +1,43 @@
+"""What all boards share: the machine they ran on and how their results are written."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> dict[str, Any]:
+    """Return what a reader needs to judge the timings."""
+    names = [line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    memory = [int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")]
+    return {
+        "cpu": names[0] if names else platform.processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(memory[0] / 2**20, 1) if memory else None,
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
+
+
+def goal(name: str, wanted: str, value: float | str, holds: bool) -> dict[str, Any]:
+    """Return one goal of a board, and print it as it becomes known."""
+    print(f"{'holds ' if holds else 'FAILS '} {name}: {value} (goal {wanted})", flush=True)
+    return {"name": name, "goal": wanted, "value": value, "holds": bool(holds)}
+
+
+def write(board: str, goals: list[dict[str, Any]], rows: list[dict[str, Any]]) -> int:
+    """Write ``results/BOARD.json`` and return the exit status: 0 when every goal holds."""
+    RESULTS.mkdir(exist_ok=True)
+    result = {"board": board, "machine": machine(), "goals": goals, "rows": rows}
+    (RESULTS / f"{board}.json").write_text(json.dumps(result, indent=2) + "\n")
+    return 0 if all(item["holds"] for item in goals) else 1
+
+
+def _lines(path: str) -> list[str]:
+    file = Path(path)
+    return file.read_text().splitlines() if file.exists() else []
