@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from airflow.sdk import conf
@@ -21,7 +22,7 @@ def storage() -> Path:
     """
     configured = conf.get(SECTION, "storage", fallback="")
     if not configured:
-        return Path(conf.get("core", "dags_folder")).parent / "mlops"
+        return Path(os.environ.get("AIRFLOW_HOME") or "~/airflow").expanduser() / "mlops"
     folder = Path(configured).expanduser()
     if not folder.is_absolute():
         raise ConfigError(f"[mlops] storage must be an absolute path, got {configured!r}.")
