@@ -1,0 +1,1 @@
+"""Drift engines: each turns data into profiles where the data lies."""

@@ -1,0 +1,250 @@
+"""What a column's values look like as counts on fixed bins, and how two such counts add up. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from airflow_provider_mlops.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+
+    Counts = npt.NDArray[np.int64]
+    Edges = npt.NDArray[np.float64]
+
+__all__ = [
+    "CATEGORY_CAP",
+    "CategoryCounts",
+    "NumberCounts",
+    "Spread",
+    "cap_counts",
+    "counts_array",
+    "merge_moments",
+    "no_counts",
+]
+
+CATEGORY_CAP = 50_000  # distinct values of a text column that are counted one by one
+
+
+def no_counts(width: int) -> Counts:
+    """Return no time blocks of *width* bins, shape ``(0, width)``."""
+    return np.zeros((0, width), dtype=np.int64)
+
+
+def counts_array(values: Any, width: int | None = None) -> Counts:
+    """Return counts as an array, two-dimensional when *width* is given. :raises DataError: a negative count."""
+    array = np.asarray(values, dtype=np.int64)
+    if width is not None:
+        array = array.reshape(-1, width) if array.size else no_counts(width)
+    if (array < 0).any():
+        raise DataError("Counts are never negative.")
+    return array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NumberCounts:
+    """
+    The numbers of a column, on fixed bins.
+
+    :param edges: ascending, shape ``(e,)``. Bin ``i`` holds ``edges[i-1] < x <= edges[i]``; the last bin holds what
+        lies above all edges.
+    :param counts: rows per bin, shape ``(e + 1,)``. An infinity counts in the bin at its end; NaN in none.
+    :param blocks: rows per time block and bin, shape ``(blocks, e + 1)``.
+    :param minimum: smallest finite value, or ``None`` when there is none.
+    :param mean: mean of the finite values; NaN when there is none or the sum overflows.
+    :param m2: sum of squared deviations from the mean, merged by Chan's formula.
+    """
+
+    edges: Edges
+    counts: Counts
+    blocks: Counts
+    nan: int = 0
+    negative_infinity: int = 0
+    positive_infinity: int = 0
+    minimum: float | None = None
+    maximum: float | None = None
+    mean: float = math.nan
+    m2: float = math.nan
+
+    @property
+    def rows(self) -> int:
+        """Rows that hold a number, infinities included."""
+        return int(self.counts.sum())
+
+    @property
+    def finite(self) -> int:
+        """Rows that hold a finite number."""
+        return self.rows - self.negative_infinity - self.positive_infinity
+
+    def empty(self) -> NumberCounts:
+        """Return the same bins without counts."""
+        width = self.edges.size + 1
+        return NumberCounts(edges=self.edges, counts=np.zeros(width, dtype=np.int64), blocks=no_counts(width))
+
+    def merge(self, other: NumberCounts, spread: Spread) -> NumberCounts:
+        """Return the sum of both; *spread* lays both sides' blocks on common rows."""
+        mean, m2 = merge_moments((self.finite, self.mean, self.m2), (other.finite, other.mean, other.m2))
+        lows = [side.minimum for side in (self, other) if side.minimum is not None]
+        highs = [side.maximum for side in (self, other) if side.maximum is not None]
+        return NumberCounts(
+            edges=self.edges,
+            counts=self.counts + other.counts,
+            blocks=spread(self.blocks, other.blocks),
+            nan=self.nan + other.nan,
+            negative_infinity=self.negative_infinity + other.negative_infinity,
+            positive_infinity=self.positive_infinity + other.positive_infinity,
+            minimum=min(lows, default=None),
+            maximum=max(highs, default=None),
+            mean=mean,
+            m2=m2,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values; what is not finite becomes ``None``."""
+        return {
+            "edges": self.edges.tolist(),
+            "counts": self.counts.tolist(),
+            "blocks": self.blocks.tolist(),
+            "nan": self.nan,
+            "negative_infinity": self.negative_infinity,
+            "positive_infinity": self.positive_infinity,
+            "minimum": self.minimum,
+            "maximum": self.maximum,
+            "mean": self.mean if math.isfinite(self.mean) else None,
+            "m2": self.m2 if math.isfinite(self.m2) else None,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> NumberCounts:
+        """Return what `to_dict` wrote. :raises DataError: shapes that do not fit, edges that do not ascend."""
+        edges = np.asarray(values["edges"], dtype=np.float64)
+        counts = counts_array(values["counts"])
+        if edges.ndim != 1 or counts.shape != (edges.size + 1,) or not (np.diff(edges) > 0).all():
+            raise DataError("'edges' must ascend and 'counts' must have one value more than 'edges'.")
+        return cls(
+            edges=edges,
+            counts=counts,
+            blocks=counts_array(values["blocks"], width=counts.size),
+            nan=values["nan"],
+            negative_infinity=values["negative_infinity"],
+            positive_infinity=values["positive_infinity"],
+            minimum=values["minimum"],
+            maximum=values["maximum"],
+            mean=math.nan if values["mean"] is None else values["mean"],
+            m2=math.nan if values["m2"] is None else values["m2"],
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CategoryCounts:
+    """
+    The values of a text or boolean column.
+
+    :param cells: the values that are counted per time block, the most frequent of the reference.
+    :param counts: rows per value; up to `CATEGORY_CAP` values, beyond it only the most frequent.
+    :param blocks: rows per time block and cell, shape ``(blocks, cells + 1)``; the last column counts all other values.
+    :param tail_rows: rows whose values were beyond the cap; 0 while *counts* is complete. Beyond the cap counts are
+        lower bounds, and merging in another order may differ in the tail.
+    """
+
+    cells: tuple[str, ...]
+    counts: Mapping[str, int]
+    blocks: Counts
+    tail_rows: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Rows that hold a value."""
+        return sum(self.counts.values()) + self.tail_rows
+
+    @property
+    def once(self) -> int:
+        """Values seen in exactly one row (``f1``)."""
+        return sum(1 for count in self.counts.values() if count == 1)
+
+    @property
+    def twice(self) -> int:
+        """Values seen in exactly two rows (``f2``)."""
+        return sum(1 for count in self.counts.values() if count == 2)
+
+    def empty(self) -> CategoryCounts:
+        """Return the same cells without counts."""
+        return CategoryCounts(cells=self.cells, counts={}, blocks=no_counts(len(self.cells) + 1))
+
+    def merge(self, other: CategoryCounts, spread: Spread) -> CategoryCounts:
+        """Return the sum of both; *spread* lays both sides' blocks on common rows."""
+        counts = dict(self.counts)
+        for value, count in other.counts.items():
+            counts[value] = counts.get(value, 0) + count
+        counts, dropped = cap_counts(counts)
+        return CategoryCounts(
+            cells=self.cells,
+            counts=counts,
+            blocks=spread(self.blocks, other.blocks),
+            tail_rows=self.tail_rows + other.tail_rows + dropped,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, the most frequent value first."""
+        ranked = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))
+        return {
+            "cells": list(self.cells),
+            "counts": dict(ranked),
+            "blocks": self.blocks.tolist(),
+            "tail_rows": self.tail_rows,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> CategoryCounts:
+        """Return what `to_dict` wrote. :raises DataError: shapes that do not fit."""
+        cells = tuple(values["cells"])
+        return cls(
+            cells=cells,
+            counts={value: int(count) for value, count in values["counts"].items()},
+            blocks=counts_array(values["blocks"], width=len(cells) + 1),
+            tail_rows=values["tail_rows"],
+        )
+
+
+class Spread:
+    """Lays the block arrays of two profiles on the blocks of their union, and adds them."""
+
+    def __init__(self, left: Sequence[int], right: Sequence[int], union: Sequence[int]) -> None:
+        place = {block: position for position, block in enumerate(union)}
+        self._left = [place[block] for block in left]
+        self._right = [place[block] for block in right]
+        self._size = len(union)
+
+    def __call__(self, left: Counts, right: Counts) -> Counts:
+        """Return the sum, shape ``(blocks of the union, ...)``."""
+        total = np.zeros((self._size, *left.shape[1:]), dtype=np.int64)
+        total[self._left] += left
+        total[self._right] += right
+        return total
+
+
+def merge_moments(left: tuple[int, float, float], right: tuple[int, float, float]) -> tuple[float, float]:
+    """Return mean and M2 of two parts given as ``(rows, mean, m2)``; source: Chan, Golub & LeVeque (1983)."""
+    (n, mean_n, m2_n), (m, mean_m, m2_m) = left, right
+    if n == 0:
+        return mean_m, m2_m
+    if m == 0:
+        return mean_n, m2_n
+    with np.errstate(over="ignore", invalid="ignore"):
+        delta = np.float64(mean_m) - mean_n
+        mean = (mean_n * n + mean_m * m) / (n + m) if n == m else mean_n + delta * m / (n + m)
+        return float(mean), float(m2_n + m2_m + delta * delta * n * m / (n + m))
+
+
+def cap_counts(counts: Mapping[str, int], cap: int = CATEGORY_CAP) -> tuple[dict[str, int], int]:
+    """Return the *cap* most frequent values (ties by value) and the rows of the others."""
+    if len(counts) <= cap:
+        return dict(counts), 0
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return dict(ranked[:cap]), sum(count for _, count in ranked[cap:])

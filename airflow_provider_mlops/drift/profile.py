@@ -1,0 +1,328 @@
+"""
+A data set as counts: small, mergeable, and all that any statistical decision of this package reads.
+
+A `DataProfile` holds, per column, how many rows fell in each bin, how many were missing, and the same per block of
+event time. The bins (its *layout*) are chosen once, from the reference; profiles on the same layout merge by
+addition, so files, days and serving pods can be counted apart. Pure: nothing here opens a file.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from airflow_provider_mlops.drift.counts import CategoryCounts, NumberCounts, Spread, counts_array
+from airflow_provider_mlops.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_provider_mlops.drift.counts import Counts
+
+__all__ = ["SCHEMA_VERSION", "ColumnProfile", "DataProfile", "Family"]
+
+SCHEMA_VERSION = 1
+MIN_BLOCKS = 6  # fewer blocks cannot estimate a variance
+MIN_BLOCK_SHARE = 0.1  # a block with fewer rows than this share of the median block is a gap in the data
+BLOCK_TOLERANCE = 0.05  # share of a block that may lack at the ends of the data before the block counts as partial
+
+
+class Family(StrEnum):
+    """What kind of values a column holds. Only a change of family makes a column *retyped*."""
+
+    NUMBER = "number"
+    BOOLEAN = "boolean"
+    TEXT = "text"
+    TIME = "time"
+    OTHER = "other"
+
+
+def no_counts(width: int) -> Counts:
+    return np.zeros((0, width), dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ColumnProfile:
+    """
+    One column.
+
+    :param family: the family in the reference; bins follow from it.
+    :param rows: rows in which the column existed; fewer than the profile's rows when a file lacked it.
+    :param null: rows with a null.
+    :param block_missing: missing rows (null or NaN) per time block, shape ``(blocks,)``.
+    :param retyped: rows that came with another family than the reference's, by that family.
+    :param unparsed: rows of untyped text (CSV) that could not be read as *family*.
+    :param identifier: a text column of which most values are seen once. Only its nulls are counted.
+    :param numbers: for `Family.NUMBER`.
+    :param categories: for `Family.TEXT` and `Family.BOOLEAN`, unless *identifier*.
+    """
+
+    family: Family
+    block_missing: Counts
+    rows: int = 0
+    null: int = 0
+    retyped: Mapping[str, int] = field(default_factory=dict)
+    unparsed: int = 0
+    identifier: bool = False
+    numbers: NumberCounts | None = None
+    categories: CategoryCounts | None = None
+
+    @property
+    def missing(self) -> int:
+        """Rows with a null or a NaN."""
+        return self.null + (self.numbers.nan if self.numbers else 0)
+
+    @property
+    def values(self) -> int:
+        """Rows that hold a value of *family*."""
+        return self.rows - self.missing - self.unparsed - sum(self.retyped.values())
+
+    def empty(self) -> ColumnProfile:
+        """Return the same bins without counts."""
+        return ColumnProfile(
+            family=self.family,
+            block_missing=np.zeros(0, dtype=np.int64),
+            identifier=self.identifier,
+            numbers=self.numbers.empty() if self.numbers else None,
+            categories=self.categories.empty() if self.categories else None,
+        )
+
+    def same_layout(self, other: ColumnProfile) -> bool:
+        """Return whether counts of both may be added or compared."""
+        if (self.family, self.identifier) != (other.family, other.identifier):
+            return False
+        if self.numbers and other.numbers:
+            return np.array_equal(self.numbers.edges, other.numbers.edges)
+        if self.categories and other.categories:
+            return self.categories.cells == other.categories.cells
+        return (self.numbers is None) == (other.numbers is None) and (self.categories is None) == (
+            other.categories is None
+        )
+
+    def merge(self, other: ColumnProfile, spread: Spread) -> ColumnProfile:
+        """Return the sum of two columns of the same layout."""
+        families = sorted({*self.retyped, *other.retyped})
+        return ColumnProfile(
+            family=self.family,
+            rows=self.rows + other.rows,
+            null=self.null + other.null,
+            block_missing=spread(self.block_missing, other.block_missing),
+            retyped={name: self.retyped.get(name, 0) + other.retyped.get(name, 0) for name in families},
+            unparsed=self.unparsed + other.unparsed,
+            identifier=self.identifier,
+            numbers=self.numbers.merge(other.numbers, spread) if self.numbers and other.numbers else None,
+            categories=self.categories.merge(other.categories, spread)
+            if self.categories and other.categories
+            else None,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "family": self.family.value,
+            "rows": self.rows,
+            "null": self.null,
+            "block_missing": self.block_missing.tolist(),
+            "retyped": dict(self.retyped),
+            "unparsed": self.unparsed,
+            "identifier": self.identifier,
+            "numbers": self.numbers.to_dict() if self.numbers else None,
+            "categories": self.categories.to_dict() if self.categories else None,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ColumnProfile:
+        """Return what `to_dict` wrote."""
+        numbers, categories = values["numbers"], values["categories"]
+        return cls(
+            family=Family(values["family"]),
+            rows=values["rows"],
+            null=values["null"],
+            block_missing=counts_array(values["block_missing"]),
+            retyped=dict(values["retyped"]),
+            unparsed=values["unparsed"],
+            identifier=values["identifier"],
+            numbers=NumberCounts.from_dict(numbers) if numbers else None,
+            categories=CategoryCounts.from_dict(categories) if categories else None,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DataProfile:
+    """
+    A data set as counts. Two profiles are equal when their JSON is.
+
+    :param rows: number of rows.
+    :param columns: the columns that are judged, by name.
+    :param timestamp: name of the event-time column, which is not judged itself; ``None`` without one.
+    :param excluded: further columns that are known and not judged (label, entity, row number).
+    :param extra: columns that the layout does not know, with their family.
+    :param start: event time of the earliest row, ISO 8601 in UTC, or ``None``.
+    :param end: event time of the latest row.
+    :param block: length of a time block; ``None`` when time blocks are not counted.
+    :param origin: event time at which block 0 begins, ISO 8601.
+    :param blocks: numbers of the time blocks that hold rows, ascending; the order of every ``blocks`` array.
+    :param block_rows: rows per time block.
+    """
+
+    rows: int
+    columns: Mapping[str, ColumnProfile]
+    timestamp: str | None = None
+    excluded: tuple[str, ...] = ()
+    extra: Mapping[str, str] = field(default_factory=dict)
+    start: str | None = None
+    end: str | None = None
+    block: timedelta | None = None
+    origin: str | None = None
+    blocks: tuple[int, ...] = ()
+    block_rows: tuple[int, ...] = ()
+    schema_version: int = SCHEMA_VERSION
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, DataProfile) and self.to_dict() == other.to_dict()
+
+    __hash__ = None  # type: ignore[assignment]  # holds arrays
+
+    def withoutcounts_array(self, *, blocks: bool = True) -> DataProfile:
+        """Return the layout: the same columns and bins, all counts zero. ``blocks=False`` drops time blocks too."""
+        return DataProfile(
+            rows=0,
+            columns={name: column.empty() for name, column in self.columns.items()},
+            timestamp=self.timestamp,
+            excluded=self.excluded,
+            block=self.block if blocks else None,
+            origin=self.origin if blocks else None,
+        )
+
+    def merge(self, other: DataProfile) -> DataProfile:
+        """
+        Return the profile of the rows of both. Associative and commutative.
+
+        :raises ConfigError: the layouts differ, so their counts mean different things.
+        """
+        self._require_same_layout(other)
+        blocks = tuple(sorted({*self.blocks, *other.blocks}))
+        spread = Spread(self.blocks, other.blocks, blocks)
+        rows = spread(np.asarray(self.block_rows, dtype=np.int64), np.asarray(other.block_rows, dtype=np.int64))
+        return replace(
+            self,
+            rows=self.rows + other.rows,
+            columns={name: column.merge(other.columns[name], spread) for name, column in self.columns.items()},
+            extra=dict(sorted({**other.extra, **self.extra}.items())),
+            start=min((side.start for side in (self, other) if side.start), key=_instant, default=None),
+            end=max((side.end for side in (self, other) if side.end), key=_instant, default=None),
+            blocks=blocks,
+            block_rows=tuple(rows.tolist()),
+        )
+
+    def _require_same_layout(self, other: DataProfile) -> None:
+        if list(self.columns) != list(other.columns):
+            ours, theirs = set(self.columns), set(other.columns)
+            names = sorted(ours ^ theirs) or list(self.columns)
+            raise ConfigError(
+                f"Profiles with different columns cannot be merged; they differ in {', '.join(map(repr, names[:5]))}. "
+                "Count both with the layout of one reference."
+            )
+        if (self.block, self.origin) != (other.block, other.origin):
+            raise ConfigError(
+                f"Profiles with different time blocks cannot be merged: {self.block} from {self.origin} and "
+                f"{other.block} from {other.origin}. Count both with the layout of one reference."
+            )
+        for name, column in self.columns.items():
+            if not column.same_layout(other.columns[name]):
+                raise ConfigError(
+                    f"Column {name!r} has different bins in the two profiles. "
+                    "Count both with the layout of one reference."
+                )
+
+    def full_blocks(self) -> Counts:
+        """
+        Return the positions, shape ``(k,)``, in `blocks` of the blocks that the data covers in full.
+
+        A block at either end of the data counts when at most 5 % of it (or one mean gap between rows) lacks; a block
+        with under a tenth of the median block's rows is a gap in the data and does not count.
+        """
+        if self.block is None or self.origin is None or self.start is None or self.end is None or not self.blocks:
+            return np.zeros(0, dtype=np.int64)
+        length = self.block.total_seconds()
+        first = (_instant(self.start) - _instant(self.origin)).total_seconds()
+        last = (_instant(self.end) - _instant(self.origin)).total_seconds()
+        slack = max(BLOCK_TOLERANCE * length, (last - first) / max(self.rows - 1, 1) * 1.01)
+        begins = np.asarray(self.blocks, dtype=np.float64) * length
+        covered = (begins + slack >= first) & (begins + length - slack <= last)
+        rows = np.asarray(self.block_rows)
+        return np.flatnonzero(covered & (rows >= MIN_BLOCK_SHARE * np.median(rows))).astype(np.int64)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, as `to_json` writes them."""
+        return {
+            "schema": self.schema_version,
+            "rows": self.rows,
+            "timestamp": self.timestamp,
+            "excluded": list(self.excluded),
+            "extra": dict(self.extra),
+            "start": self.start,
+            "end": self.end,
+            "block_seconds": self.block.total_seconds() if self.block else None,
+            "origin": self.origin,
+            "blocks": list(self.blocks),
+            "block_rows": list(self.block_rows),
+            "columns": {name: column.to_dict() for name, column in self.columns.items()},
+        }
+
+    def to_json(self) -> str:
+        """Return the profile as JSON (RFC 8259: no NaN, no infinity)."""
+        return json.dumps(self.to_dict(), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> DataProfile:
+        """
+        Return the profile that `to_json` wrote.
+
+        :raises DataError: no JSON, a schema newer than this package reads, or fields that are missing or do not fit.
+        """
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise DataError(f"The profile is no JSON ({error}). Make it anew from its data.") from error
+        version = values.get("schema") if isinstance(values, dict) else None
+        if not isinstance(version, int):
+            raise DataError("The JSON is no data profile: it has no 'schema' number. Make it anew from its data.")
+        if version > SCHEMA_VERSION:
+            raise DataError(
+                f"The profile has schema {version}; this version of airflow-provider-mlops reads up to "
+                f"{SCHEMA_VERSION}. Upgrade the package, or make the profile anew from its data."
+            )
+        try:
+            return cls._from_dict(values)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(
+                f"The profile is damaged ({type(error).__name__}: {str(error)[:200]}). Make it anew from its data."
+            ) from error
+
+    @classmethod
+    def _from_dict(cls, values: Mapping[str, Any]) -> DataProfile:
+        seconds = values["block_seconds"]
+        return cls(
+            rows=values["rows"],
+            columns={name: ColumnProfile.from_dict(column) for name, column in values["columns"].items()},
+            timestamp=values["timestamp"],
+            excluded=tuple(values["excluded"]),
+            extra=dict(values["extra"]),
+            start=values["start"],
+            end=values["end"],
+            block=None if seconds is None else timedelta(seconds=seconds),
+            origin=values["origin"],
+            blocks=tuple(values["blocks"]),
+            block_rows=tuple(values["block_rows"]),
+        )
+
+
+def _instant(text: str) -> datetime:
+    instant = datetime.fromisoformat(text)
+    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
