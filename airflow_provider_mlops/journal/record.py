@@ -202,7 +202,7 @@ def _verify_head(stream: str, rows: list[Entry], head: Head) -> list[Break]:
     return []
 
 
-def _plain(value: Any, path: str, depth: int) -> Any:  # noqa: PLR0911 - one return per JSON type
+def _plain(value: Any, path: str, depth: int) -> Any:
     """Return a copy of *value* made of JSON types only. :raises ConfigError: naming the path of what is none."""
     if depth > _DEEPEST:
         raise ConfigError(f"{path} is nested deeper than {_DEEPEST} levels.")
