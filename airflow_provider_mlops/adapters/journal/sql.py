@@ -1,0 +1,240 @@
+"""
+The journal in a SQL database: a SQLite file, PostgreSQL, or whatever else SQLAlchemy speaks to.
+
+One row is one entry. The primary key (stream, sequence) decides between writers who are as fast as each other: the row
+of the second is refused, and it is told so. INSERT and SELECT on one table are the only rights that are needed, and
+granting no others is what keeps history from being rewritten.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    IntegrityError,
+    NoSuchModuleError,
+    OperationalError,
+    SQLAlchemyError,
+)
+
+from airflow_provider_mlops.errors import ConfigError, ConflictError, ServiceError
+from airflow_provider_mlops.journal.record import GENESIS, Entry, Record, canonical, check_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["SqlJournal"]
+
+_VERSION_TABLE: Final = "mlops_alembic_version"
+_BUSY_SECONDS: Final = 60.0  # how long a writer of a SQLite file waits for the others
+_JOURNAL: Final = sa.table(
+    "mlops_journal",
+    sa.column("stream", sa.String),
+    sa.column("sequence", sa.BigInteger),
+    sa.column("kind", sa.String),
+    sa.column("at", sa.String),
+    sa.column("actor", sa.String),
+    sa.column("payload", sa.Text),
+    sa.column("previous_hash", sa.String),
+    sa.column("hash", sa.String),
+)
+
+
+class SqlJournal:
+    """
+    A `Journal` in the table ``mlops_journal``.
+
+    A SQLite file is created by its first writer; until then it reads as empty. It must lie on a local disk, where all
+    writers can lock it. In any other database the table is made by `migrate`, once, by a role that may create tables.
+
+    :param database: URL (``sqlite:////var/lib/mlops/journal.db``, ``postgresql+psycopg://...``) or engine.
+    :raises ConfigError: no such URL, a missing driver, or SQLite in memory.
+    """
+
+    def __init__(self, database: str | sa.URL | sa.Engine) -> None:
+        try:
+            self._engine = database if isinstance(database, sa.Engine) else _engine(sa.make_url(database))
+        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+            raise ConfigError(
+                f"The journal's database URL cannot be used: {error}. Write sqlite:////absolute/path.db or "
+                "postgresql+psycopg://user@host/name."
+            ) from error
+        self._is_sqlite = self._engine.dialect.name == "sqlite"
+        self._file = Path(self._engine.url.database or ":memory:")
+        if self._is_sqlite and self._engine.url.database in (None, "", ":memory:"):
+            raise ConfigError("The journal cannot be a SQLite database in memory: it would end with the process.")
+        self._has_table = False
+
+    def __repr__(self) -> str:
+        return f"SqlJournal({self._engine.url.render_as_string(hide_password=True)!r})"
+
+    def append(self, stream: str, expected_sequence: int, record: Record) -> Entry:
+        """Write *record* in one transaction, see `Journal.append`."""
+        check_name("stream", stream)
+        if not self._table_exists():
+            if not self._is_sqlite:
+                raise self._no_table()
+            self.migrate()
+        newest = (
+            sa.select(_JOURNAL.c.sequence, _JOURNAL.c.hash)
+            .where(_JOURNAL.c.stream == stream)
+            .order_by(_JOURNAL.c.sequence.desc())
+            .limit(1)
+        )
+        with self._connection() as connection:
+            last = connection.execute(newest).one_or_none()
+            sequence, previous_hash = (last.sequence, last.hash) if last else (0, GENESIS)
+            if sequence != expected_sequence:
+                raise ConflictError(f"{stream} ends at entry {sequence}, not at {expected_sequence}. Read it again.")
+            entry = Entry.following(stream, sequence + 1, record, previous_hash)
+            try:
+                connection.execute(sa.insert(_JOURNAL).values(_row(entry)))
+                connection.commit()
+            except IntegrityError as error:
+                raise ConflictError(
+                    f"Somebody else wrote entry {entry.sequence} of {stream} first. Read it again."
+                ) from error
+        return entry
+
+    def read(self, stream: str, after: int = 0) -> list[Entry]:
+        """Return the entries, see `Journal.read`. What is no record any more comes too, and never fits its hash."""
+        query = (
+            sa.select(_JOURNAL)
+            .where(_JOURNAL.c.stream == stream, _JOURNAL.c.sequence > after)
+            .order_by(_JOURNAL.c.sequence)
+        )
+        return [_entry(row) for row in self._select(query)]
+
+    def last_sequence(self, stream: str) -> int:
+        """Return the newest sequence, see `Journal.last_sequence`."""
+        rows = self._select(sa.select(sa.func.max(_JOURNAL.c.sequence)).where(_JOURNAL.c.stream == stream))
+        return int(rows[0][0] or 0) if rows else 0
+
+    def streams(self) -> list[str]:
+        """Return the names of all streams, sorted."""
+        return sorted(row.stream for row in self._select(sa.select(_JOURNAL.c.stream).distinct()))
+
+    def migrate(self) -> None:
+        """
+        Create the table, or bring it to this release's shape. Asking twice is asking once, also at the same time.
+
+        :raises ConfigError: the folder of the SQLite file cannot be made or written to.
+        :raises ServiceError: the database refused, for instance because the role may not create tables.
+        """
+        if self._is_sqlite:
+            self._create_file()
+        with self._connection() as connection:
+            if self._is_sqlite:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")  # one creator at a time; the others find the table
+            elif self._engine.dialect.name == "postgresql":
+                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7205759403792793600)")
+            _upgrade(connection)
+            connection.commit()
+        self._has_table = True
+
+    def _create_file(self) -> None:
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(self._file, os.O_CREAT | os.O_RDWR, 0o644))
+        except OSError as error:
+            raise ConfigError(f"The journal {str(self._file)!r} cannot be created: {error.strerror}.") from error
+        deadline = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                with self._engine.connect() as connection:
+                    connection.exec_driver_sql(
+                        "PRAGMA journal_mode=WAL"
+                    )  # readers and the writer do not wait for each other
+            except OperationalError as error:
+                # This one lock is not covered by SQLite's own busy timeout.
+                if "locked" not in str(error.orig) or time.monotonic() > deadline:
+                    raise self._refused(error) from error
+                time.sleep(0.01)
+            else:
+                return
+
+    def _select(self, query: sa.Select[Any]) -> list[sa.Row[Any]]:
+        if not self._table_exists():
+            if not self._is_sqlite:
+                raise self._no_table()
+            return []
+        with self._connection() as connection:
+            return list(connection.execute(query))
+
+    def _table_exists(self) -> bool:
+        if not self._has_table and (not self._is_sqlite or self._file.exists()):
+            with self._connection() as connection:
+                self._has_table = sa.inspect(connection).has_table(_JOURNAL.name)
+        return self._has_table
+
+    @contextmanager
+    def _connection(self) -> Iterator[sa.Connection]:
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            raise self._refused(error) from error
+
+    def _no_table(self) -> ConfigError:
+        return ConfigError(
+            f"{self!r} has no table {_JOURNAL.name!r}. Run `mlops journal migrate` once, as a role that may create it."
+        )
+
+    def _refused(self, error: SQLAlchemyError) -> ServiceError:
+        cause = str(error.orig if isinstance(error, DBAPIError) else error).strip().partition("\n")[0]
+        return ServiceError(f"The database of {self!r} failed: {cause[:256]}")
+
+
+def _engine(url: sa.URL) -> sa.Engine:
+    # No pool: a connection must not travel into a forked process, and a task opens only a few.
+    if url.get_backend_name() == "sqlite":
+        return sa.create_engine(url, poolclass=sa.NullPool, connect_args={"timeout": _BUSY_SECONDS})
+    return sa.create_engine(url, poolclass=sa.NullPool)
+
+
+def _upgrade(connection: sa.Connection) -> None:
+    from alembic.migration import MigrationContext
+    from alembic.operations import Operations
+    from alembic.script import ScriptDirectory
+
+    scripts = ScriptDirectory(str(Path(__file__).parent / "migrations"))
+
+    def steps(revision: Any, _context: MigrationContext) -> Any:
+        return scripts._upgrade_revs("head", revision)  # noqa: SLF001 - what Alembic's own `upgrade` command calls
+
+    context = MigrationContext.configure(
+        connection, opts={"version_table": _VERSION_TABLE, "fn": steps, "script": scripts}
+    )
+    with context.begin_transaction(), Operations.context(context):
+        context.run_migrations()
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    return {
+        "stream": entry.stream,
+        "sequence": entry.sequence,
+        "kind": entry.record.kind,
+        "at": entry.record.at.isoformat(timespec="microseconds"),
+        "actor": entry.record.actor,
+        "payload": canonical(entry.record.payload),
+        "previous_hash": entry.previous_hash,
+        "hash": entry.hash,
+    }
+
+
+def _entry(row: sa.Row[Any]) -> Entry:
+    try:
+        record = Record(row.kind, datetime.fromisoformat(row.at), row.actor, json.loads(row.payload))
+    except (ValueError, TypeError, RecursionError):
+        # Edited by hand into something that is no record: shown as it is, for `verify` to name.
+        record = Record("unreadable", datetime.fromtimestamp(0, UTC), "unknown", {"row": repr(tuple(row))})
+    return Entry(row.stream, row.sequence, record, row.previous_hash, row.hash)

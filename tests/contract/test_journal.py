@@ -1,0 +1,301 @@
+"""What every journal must do. A new one joins by one line in JOURNALS."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+import sqlalchemy as sa
+from fakes.journal import MemoryJournal
+
+from airflow_provider_mlops.adapters.journal.sql import SqlJournal
+from airflow_provider_mlops.errors import ConfigError, ConflictError, DataError, ServiceError
+from airflow_provider_mlops.journal import Head, Record, append_next, read_intact, verify
+from airflow_provider_mlops.journal.record import GENESIS
+
+pytest_plugins = ["services"]
+
+NOW = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
+
+
+def memory(request):
+    return MemoryJournal()
+
+
+def sqlite(request):
+    return SqlJournal(f"sqlite:///{request.getfixturevalue('tmp_path')}/journal.db")
+
+
+def postgres(request):
+    journal = SqlJournal(request.getfixturevalue("postgres_database"))
+    journal.migrate()
+    return journal
+
+
+POSTGRES = pytest.param(postgres, id="postgres", marks=pytest.mark.service("postgres"))
+SQL = [pytest.param(sqlite, id="sqlite"), POSTGRES]
+JOURNALS = [pytest.param(memory, id="memory"), *SQL]
+
+
+@pytest.fixture(params=JOURNALS)
+def journal(request):
+    return request.param(request)
+
+
+@pytest.fixture(params=SQL)
+def sql(request):
+    return request.param(request)
+
+
+def record(kind="drift.checked", at=NOW, actor="dag/run/task", **payload):
+    return Record(kind, at, actor, payload)
+
+
+def change(journal, statement, **values):
+    with journal._engine.begin() as connection:
+        connection.execute(sa.text(statement), values)
+
+
+def test_what_is_read_is_what_was_appended(journal):
+    written = [journal.append("model/churn", n, record(number=n, share=0.1 + n)) for n in range(3)]
+    assert journal.read("model/churn") == written
+    assert journal.read("model/churn", after=2) == written[2:]
+    assert [entry.sequence for entry in written] == [1, 2, 3]
+    assert written[0].previous_hash == GENESIS
+    assert written[1].previous_hash == written[0].hash
+    assert journal.last_sequence("model/churn") == 3
+
+
+def test_an_unknown_stream_is_empty(journal):
+    assert journal.read("model/none") == []
+    assert journal.last_sequence("model/none") == 0
+    assert journal.streams() == []
+
+
+def test_streams_are_counted_apart(journal):
+    journal.append("model/b", 0, record())
+    journal.append("model/a", 0, record())
+    journal.append("model/a", 1, record())
+    assert journal.streams() == ["model/a", "model/b"]
+    assert [len(journal.read(stream)) for stream in journal.streams()] == [2, 1]
+
+
+@pytest.mark.parametrize("expected", [0, 2, 7])
+def test_a_writer_who_decided_on_old_news_is_refused_and_nothing_is_written(journal, expected):
+    journal.append("model/churn", 0, record())
+    with pytest.raises(ConflictError, match="ends at entry 1"):
+        journal.append("model/churn", expected, record())
+    assert journal.last_sequence("model/churn") == 1
+
+
+def test_times_come_back_aware_and_in_utc(journal):
+    journal.append("s", 0, record(at=datetime(2026, 3, 1, 14, 30, 0, 7, tzinfo=timezone(timedelta(hours=2)))))
+    at = journal.read("s")[0].record.at
+    assert at == NOW.replace(microsecond=7)
+    assert at.tzinfo is UTC
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {},
+        {"text": "quotes ' \" and \\ and \N{SNOWMAN} and \x00 and \ud800"},
+        {"deep": {"list": [1, 2.5, None, True, {"a": []}]}},
+        {"big": 2**80, "small": 1e-300, "negative zero": -0.0, "whole": 1.0},
+    ],
+    ids=["empty", "text", "deep", "numbers"],
+)
+def test_any_json_comes_back_as_it_was_and_fits_its_hash(journal, payload):
+    journal.append("s", 0, record(**payload))
+    assert journal.read("s")[0].record.payload == payload
+    assert verify(journal.read("s")) == []
+
+
+@pytest.mark.parametrize("stream", ['model/it\'s "quoted"', "model/../../etc", "model/ä b", "x' OR '1'='1", "m" * 500])
+def test_hostile_stream_names_are_names(journal, stream):
+    journal.append("other", 0, record())
+    journal.append(stream, 0, record(a=1))
+    assert stream in journal.streams()
+    assert [entry.record.payload for entry in journal.read(stream)] == [{"a": 1}]
+
+
+@pytest.mark.parametrize("stream", ["", "a\nb", "a\x00b", "m" * 501, "\ud800"])
+def test_what_cannot_name_a_stream_is_refused(journal, stream):
+    with pytest.raises(ConfigError, match="cannot be the stream of a journal record"):
+        journal.append(stream, 0, record())
+    assert journal.streams() == []
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, object(), b"bytes", {1: 2}, datetime.now(UTC)])
+def test_what_is_no_json_never_reaches_the_journal(journal, value):
+    with pytest.raises(ConfigError, match=r"drift.checked: payload\.value"):
+        journal.append("s", 0, record(value=value))
+    assert journal.streams() == []
+
+
+WRITER = """
+import sys
+from datetime import UTC, datetime
+from airflow_provider_mlops.adapters.journal.sql import SqlJournal
+from airflow_provider_mlops.journal import Record, append_next
+
+for number in range(10):
+    append_next(SqlJournal(sys.argv[1]), "model/raced", Record("k", datetime.now(UTC), "me", {"number": number}), 1000)
+"""
+
+
+def test_parallel_processes_lose_no_record_and_leave_one_chain(sql):
+    url = sql._engine.url.render_as_string(hide_password=False)
+    writers = [subprocess.Popen([sys.executable, "-W", "error", "-c", WRITER, url]) for _ in range(4)]
+    assert [writer.wait(120) for writer in writers] == [0, 0, 0, 0]
+    entries = sql.read("model/raced")
+    assert [entry.sequence for entry in entries] == list(range(1, 41))
+    assert verify(entries) == []
+
+
+def test_append_next_says_so_when_it_never_wins():
+    class Busy(MemoryJournal):
+        def last_sequence(self, stream):
+            return super().last_sequence(stream) + 1
+
+    with pytest.raises(ConflictError, match=r"3 attempts to append 'drift\.checked' lost"):
+        append_next(Busy(), "s", record(), attempts=3)
+
+
+def test_migrating_twice_is_migrating_once(sql):
+    sql.migrate()
+    sql.append("s", 0, record())
+    sql.migrate()
+    assert sql.last_sequence("s") == 1
+    with sql._engine.connect() as connection:
+        assert sorted(sa.inspect(connection).get_table_names()) == ["mlops_alembic_version", "mlops_journal"]
+
+
+@pytest.mark.service("postgres")
+def test_a_database_without_the_table_says_what_to_run(postgres_database):
+    journal = SqlJournal(postgres_database)
+    for ask in (lambda: journal.read("s"), lambda: journal.append("s", 0, record()), journal.streams):
+        with pytest.raises(ConfigError, match="Run `mlops journal migrate` once"):
+            ask()
+
+
+@pytest.mark.service("postgres")
+def test_insert_and_select_are_rights_enough(postgres_database):
+    owner = SqlJournal(postgres_database)
+    owner.migrate()
+    role = "writer_" + postgres_database.partition("test_")[2][:8]
+    change(owner, f"CREATE ROLE {role} LOGIN")
+    change(owner, f"GRANT INSERT, SELECT ON mlops_journal TO {role}")
+    writer = SqlJournal(postgres_database.replace("postgres@", f"{role}@"))
+    writer.append("s", 0, record())
+    append_next(writer, "s", record())
+    assert verify(writer.read("s")) == []
+    with pytest.raises(sa.exc.ProgrammingError, match="permission denied"):
+        change(writer, "DELETE FROM mlops_journal")
+
+
+def test_a_reader_creates_no_file(tmp_path):
+    journal = SqlJournal(f"sqlite:///{tmp_path}/new/journal.db")
+    assert journal.read("s") == []
+    assert journal.streams() == []
+    assert list(tmp_path.iterdir()) == []
+    journal.append("s", 0, record())
+    assert (tmp_path / "new" / "journal.db").exists()
+
+
+def test_a_sqlite_file_of_something_else_is_joined(tmp_path):
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/other.db")
+    with engine.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE other (a int)"))
+    engine.dispose()
+    journal = SqlJournal(f"sqlite:///{tmp_path}/other.db")
+    assert journal.read("s") == []
+    assert journal.append("s", 0, record()).sequence == 1
+
+
+def test_a_file_that_is_no_database_is_a_service_error_that_names_it(tmp_path):
+    (tmp_path / "journal.db").write_text("this is not a database, it is a text of more than a hundred bytes " * 3)
+    with pytest.raises(ServiceError, match=r"journal\.db.*file is not a database"):
+        SqlJournal(f"sqlite:///{tmp_path}/journal.db").read("s")
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"file/journal\.db' cannot be created"):
+        SqlJournal(f"sqlite:///{tmp_path}/file/journal.db").append("s", 0, record())
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("nonsense", "Could not parse"),
+        ("oracle9://host/name", "oracle9"),
+        ("sqlite://", "in memory"),
+        ("sqlite:///:memory:", "in memory"),
+    ],
+)
+def test_a_url_that_cannot_be_a_journal_is_a_config_error(url, says):
+    with pytest.raises(ConfigError, match=says):
+        SqlJournal(url)
+
+
+def test_a_server_that_is_away_is_a_service_error_without_the_password():
+    with pytest.raises(ServiceError) as caught:
+        SqlJournal("postgresql+psycopg://me:secret@/db?host=/nowhere").read("s")
+    assert "secret" not in str(caught.value)
+
+
+TAMPERINGS = [
+    ("UPDATE mlops_journal SET payload = '{\"number\": 99}' WHERE sequence = 3", [(3, "edited")]),
+    ("UPDATE mlops_journal SET payload = 'no json' WHERE sequence = 3", [(3, "edited")]),
+    ("UPDATE mlops_journal SET kind = '' WHERE sequence = 3", [(3, "edited")]),
+    ("UPDATE mlops_journal SET at = 'noon' WHERE sequence = 3", [(3, "edited")]),
+    ("UPDATE mlops_journal SET actor = 'somebody else' WHERE sequence = 1", [(1, "edited")]),
+    ("UPDATE mlops_journal SET hash = previous_hash WHERE sequence = 3", [(3, "edited"), (4, "replaced")]),
+    ("DELETE FROM mlops_journal WHERE sequence = 3", [(3, "removed")]),
+    ("DELETE FROM mlops_journal WHERE sequence < 3", [(1, "removed")]),
+    ("UPDATE mlops_journal SET sequence = 9 WHERE sequence = 3", [(3, "removed"), (6, "removed"), (9, "reordered")]),
+]
+
+
+@pytest.mark.parametrize(("statement", "breaks"), TAMPERINGS)
+def test_a_row_changed_by_hand_is_found_and_named(sql, statement, breaks):
+    for number in range(5):
+        sql.append("model/churn", number, record(number=number))
+    change(sql, statement)
+    assert [(fault.sequence, fault.code) for fault in verify(sql.read("model/churn"))] == breaks
+    with pytest.raises(DataError, match="model/churn was changed from outside"):
+        read_intact(sql, "model/churn")
+
+
+def test_two_rows_that_changed_places_are_both_named(sql):
+    for number in range(5):
+        sql.append("s", number, record(number=number))
+    for before, after in ((2, 99), (4, 2), (99, 4)):
+        change(sql, "UPDATE mlops_journal SET sequence = :after WHERE sequence = :before", before=before, after=after)
+    breaks = [(fault.sequence, fault.code) for fault in verify(sql.read("s"))]
+    assert (2, "reordered") in breaks
+    assert (4, "reordered") in breaks
+
+
+def test_a_cut_tail_is_found_with_a_head_noted_before_and_only_then(sql):
+    entries = [sql.append("s", number, record(number=number)) for number in range(5)]
+    head = Head(5, entries[-1].hash)
+    change(sql, "DELETE FROM mlops_journal WHERE sequence > 3")
+    assert verify(sql.read("s")) == []
+    assert [(fault.sequence, fault.code) for fault in verify(sql.read("s"), {"s": head})] == [(4, "removed")]
+    change(sql, "DELETE FROM mlops_journal")
+    assert [(fault.sequence, fault.code) for fault in verify(sql.read("s"), {"s": head})] == [(1, "removed")]
+
+
+def test_a_chain_that_was_recomputed_is_found_with_a_head_noted_before(sql):
+    journal, forged = sql, MemoryJournal()
+    noted = [journal.append("s", number, record(number=number)) for number in range(3)][-1]
+    for number in range(3):
+        forged.append("s", number, record(number=number * 2))
+    assert verify(forged.read("s")) == []
+    faults = verify(forged.read("s"), {"s": Head(3, noted.hash)})
+    assert [(fault.sequence, fault.code) for fault in faults] == [(3, "replaced")]
