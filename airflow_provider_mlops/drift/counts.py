@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CATEGORY_CAP",
     "CategoryCounts",
+    "Family",
     "NumberCounts",
     "Spread",
     "cap_counts",
@@ -45,6 +47,16 @@ def counts_array(values: Any, width: int | None = None) -> Counts:
     if (array < 0).any():
         raise DataError("Counts are never negative.")
     return array
+
+
+class Family(StrEnum):
+    """What kind of values a column holds. Only a change of family makes a column *retyped*."""
+
+    NUMBER = "number"
+    BOOLEAN = "boolean"
+    TEXT = "text"
+    TIME = "time"
+    OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,39 +11,43 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from airflow_provider_mlops.drift.counts import CategoryCounts, NumberCounts, Spread, counts_array
+from airflow_provider_mlops.drift.counting import (
+    CategoryCounter,
+    NumberCounter,
+    family_of,
+    microseconds,
+    parse_text,
+    plain,
+)
+from airflow_provider_mlops.drift.counts import CategoryCounts, Family, NumberCounts, Spread, counts_array
 from airflow_provider_mlops.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import pyarrow as pa
 
     from airflow_provider_mlops.drift.counts import Counts
 
-__all__ = ["SCHEMA_VERSION", "ColumnProfile", "DataProfile", "Family"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "CategoryCounts",
+    "ColumnProfile",
+    "DataProfile",
+    "Family",
+    "NumberCounts",
+    "ProfileBuilder",
+]
 
 SCHEMA_VERSION = 1
 MIN_BLOCKS = 6  # fewer blocks cannot estimate a variance
 MIN_BLOCK_SHARE = 0.1  # a block with fewer rows than this share of the median block is a gap in the data
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 BLOCK_TOLERANCE = 0.05  # share of a block that may lack at the ends of the data before the block counts as partial
-
-
-class Family(StrEnum):
-    """What kind of values a column holds. Only a change of family makes a column *retyped*."""
-
-    NUMBER = "number"
-    BOOLEAN = "boolean"
-    TEXT = "text"
-    TIME = "time"
-    OTHER = "other"
-
-
-def no_counts(width: int) -> Counts:
-    return np.zeros((0, width), dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -188,7 +192,7 @@ class DataProfile:
 
     __hash__ = None  # type: ignore[assignment]  # holds arrays
 
-    def withoutcounts_array(self, *, blocks: bool = True) -> DataProfile:
+    def without_counts(self, *, blocks: bool = True) -> DataProfile:
         """Return the layout: the same columns and bins, all counts zero. ``blocks=False`` drops time blocks too."""
         return DataProfile(
             rows=0,
@@ -323,6 +327,149 @@ class DataProfile:
         )
 
 
+class ProfileBuilder:
+    """
+    Counts arrow record batches on the bins of a layout, in one pass. Needs numpy and pyarrow only.
+
+    Columns that a batch lacks are counted as lacking; columns that the layout does not know are noted as extra. When
+    the layout has time blocks and a batch has the timestamp column, the same counts are kept per block.
+
+    >>> import pyarrow as pa
+    >>> from airflow_provider_mlops.drift.layout import choose_layout
+    >>> layout = choose_layout(pa.record_batch({"x": [1.0, 2.0, 3.0]}))
+    >>> builder = ProfileBuilder(layout)
+    >>> builder.add(pa.record_batch({"x": [2.0, None]}))
+    >>> builder.profile().columns["x"].missing
+    1
+    """
+
+    def __init__(self, layout: DataProfile) -> None:
+        self._layout = layout.without_counts()
+        self._columns = {name: _ColumnCounter(column) for name, column in self._layout.columns.items()}
+        self._known = {*layout.columns, *layout.excluded, layout.timestamp}
+        self._extra: dict[str, str] = {}
+        self._rows = 0
+        self._block_rows: dict[int, int] = {}
+        self._first: int | None = None  # microseconds since 1970
+        self._last: int | None = None
+
+    def add(self, batch: pa.RecordBatch, *, typed: bool = True) -> None:
+        """
+        Count *batch*.
+
+        :param typed: ``False`` when text may stand for any type, as in CSV: it is then read as the layout's type.
+        :raises DataError: two columns of one name, or a timestamp column that holds no time.
+        """
+        names = batch.schema.names
+        if len(set(names)) < len(names):
+            double = sorted({name for name in names if names.count(name) > 1})
+            raise DataError(f"Column {double[0]!r} occurs twice. Rename one of them.")
+        for name in names:
+            if name not in self._known:
+                self._extra[name] = family_of(batch.schema.field(name).type).value
+        self._rows += batch.num_rows
+        for block, part in self._parts(batch):
+            if block is not None:
+                self._block_rows[block] = self._block_rows.get(block, 0) + part.num_rows
+            for name, counter in self._columns.items():
+                if name in names:
+                    counter.add(part.column(name), block, typed=typed)
+
+    def _parts(self, batch: pa.RecordBatch) -> Iterator[tuple[int | None, pa.RecordBatch]]:
+        """Yield the batch cut by time block; rows without a time are in block ``None``."""
+        timestamp = self._layout.timestamp
+        if timestamp is None or batch.num_rows == 0 or timestamp not in batch.schema.names:
+            yield None, batch
+            return
+        times, valid = microseconds(batch.column(timestamp), name=timestamp)
+        if valid.any():
+            first, last = int(times[valid].min()), int(times[valid].max())
+            self._first = first if self._first is None else min(self._first, first)
+            self._last = last if self._last is None else max(self._last, last)
+        if self._layout.block is None or self._layout.origin is None:
+            yield None, batch
+            return
+        length = self._layout.block // timedelta(microseconds=1)
+        blocks = (times - _to_microseconds(self._layout.origin)) // length
+        if valid.all() and blocks.min() == blocks.max():
+            yield int(blocks[0]), batch
+            return
+        for block in np.unique(blocks[valid]).tolist():
+            yield block, batch.take(np.flatnonzero(valid & (blocks == block)))
+        if not valid.all():
+            yield None, batch.take(np.flatnonzero(~valid))
+
+    def profile(self) -> DataProfile:
+        """Return what was counted so far. The builder can go on."""
+        blocks = sorted(self._block_rows)
+        return replace(
+            self._layout,
+            rows=self._rows,
+            columns={name: counter.result(blocks) for name, counter in self._columns.items()},
+            extra=dict(sorted(self._extra.items())),
+            start=None if self._first is None else _from_microseconds(self._first),
+            end=None if self._last is None else _from_microseconds(self._last),
+            blocks=tuple(blocks),
+            block_rows=tuple(self._block_rows[block] for block in blocks),
+        )
+
+
+class _ColumnCounter:
+    """Counts one column: what is null, of another family, unreadable, and the values."""
+
+    def __init__(self, layout: ColumnProfile) -> None:
+        self._layout = layout
+        self._rows = self._null = self._unparsed = 0
+        self._retyped: dict[str, int] = {}
+        self._block_missing: dict[int, int] = {}
+        self._counter: NumberCounter | CategoryCounter | None = None
+        if layout.numbers is not None:
+            self._counter = NumberCounter(layout.numbers)
+        elif layout.categories is not None:
+            self._counter = CategoryCounter(layout.categories)
+
+    def add(self, array: pa.Array, block: int | None, *, typed: bool) -> None:
+        array = plain(array)
+        self._rows += len(array)
+        self._null += array.null_count
+        missing = array.null_count
+        family = family_of(array.type)
+        if array.null_count == len(array):
+            pass  # nulls alone have no type of their own
+        elif family is self._layout.family:
+            if self._counter is not None:
+                missing = self._counter.add(array, block)
+        elif family is Family.TEXT and not typed and self._counter is not None:
+            parsed = parse_text(array, self._layout.family)
+            self._unparsed += parsed.null_count - array.null_count
+            missing += self._counter.add(parsed.drop_null(), block)
+        else:
+            self._retyped[family.value] = self._retyped.get(family.value, 0) + len(array) - array.null_count
+        if block is not None:
+            self._block_missing[block] = self._block_missing.get(block, 0) + missing
+
+    def result(self, blocks: Sequence[int]) -> ColumnProfile:
+        counted = self._counter.result(blocks) if self._counter else None
+        return replace(
+            self._layout,
+            rows=self._rows,
+            null=self._null,
+            block_missing=np.array([self._block_missing.get(block, 0) for block in blocks], dtype=np.int64),
+            retyped=dict(sorted(self._retyped.items())),
+            unparsed=self._unparsed,
+            numbers=counted if isinstance(counted, NumberCounts) else None,
+            categories=counted if isinstance(counted, CategoryCounts) else None,
+        )
+
+
 def _instant(text: str) -> datetime:
     instant = datetime.fromisoformat(text)
     return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+
+
+def _to_microseconds(text: str) -> int:
+    return (_instant(text) - _EPOCH) // timedelta(microseconds=1)
+
+
+def _from_microseconds(value: int) -> str:
+    return (_EPOCH + timedelta(microseconds=value)).isoformat()

@@ -1,0 +1,265 @@
+"""
+The counting kernel: arrow arrays in, counts on fixed bins out. One pass, bounded memory.
+
+Numbers: sort the batch and search the *edges in the batch*, an order of magnitude cheaper than searching each value
+in the edges. Categories: count dictionary indices, and look at the values once per dictionary.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from airflow_provider_mlops.drift.counts import (
+    CATEGORY_CAP,
+    CategoryCounts,
+    Family,
+    NumberCounts,
+    cap_counts,
+    merge_moments,
+    no_counts,
+)
+from airflow_provider_mlops.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+    import pyarrow as pa
+
+    from airflow_provider_mlops.drift.counts import Counts
+
+__all__ = ["CategoryCounter", "NumberCounter", "family_of", "microseconds", "parse_text", "plain"]
+
+_NUMBER = r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$"
+_PENDING = 4 * CATEGORY_CAP  # values held before they are summed up
+
+
+class NumberCounter:
+    """Counts the numbers of one column on the bins of *layout*."""
+
+    def __init__(self, layout: NumberCounts) -> None:
+        self._layout = layout
+        self._counts = np.zeros(layout.edges.size + 1, dtype=np.int64)
+        self._blocks: dict[int, Counts] = {}
+        self._nan = self._negative = self._positive = 0
+        self._minimum, self._maximum = math.inf, -math.inf
+        self._moments = (0, math.nan, math.nan)
+
+    def add(self, array: pa.Array, block: int | None) -> int:
+        """Count *array*, whose rows all lie in *block* (``None``: in no block); return its missing rows."""
+        values = array.drop_null() if array.null_count else array
+        ordered = np.sort(values.to_numpy(zero_copy_only=False))
+        size = ordered.size
+        if size == 0:
+            return int(array.null_count)
+        if ordered.dtype.kind == "f":
+            low, high, size = np.searchsorted(ordered, [-np.inf, np.inf, np.nan], side="left")
+            low = int(np.searchsorted(ordered, -np.inf, side="right"))
+            self._negative += low
+            self._positive += int(size - high)
+        else:
+            low, high = 0, size
+        nan = ordered.size - int(size)
+        self._nan += nan
+        below = np.searchsorted(ordered[:size], self._layout.edges, side="right")
+        counts = np.diff(below, prepend=0, append=size)
+        self._counts += counts
+        if block is not None:
+            if block in self._blocks:
+                self._blocks[block] += counts
+            else:
+                self._blocks[block] = counts.astype(np.int64)
+        self._add_finite(ordered[low:high])
+        return int(array.null_count) + nan
+
+    def _add_finite(self, ordered: npt.NDArray[Any]) -> None:
+        if ordered.size == 0:
+            return
+        self._minimum = min(self._minimum, float(ordered[0]))
+        self._maximum = max(self._maximum, float(ordered[-1]))
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = float(ordered.mean(dtype=np.float64))
+            m2 = float(np.square(ordered - mean, dtype=np.float64).sum())
+        self._moments = (
+            self._moments[0] + ordered.size,
+            *merge_moments(self._moments, (ordered.size, mean, m2)),
+        )
+
+    def result(self, blocks: Sequence[int]) -> NumberCounts:
+        """Return the counts, with one row per block of *blocks*."""
+        width = self._counts.size
+        zeros = np.zeros(width, dtype=np.int64)
+        rows = [self._blocks.get(block, zeros) for block in blocks]
+        finite, mean, m2 = self._moments
+        return NumberCounts(
+            edges=self._layout.edges,
+            counts=self._counts.copy(),
+            blocks=np.stack(rows) if rows else no_counts(width),
+            nan=self._nan,
+            negative_infinity=self._negative,
+            positive_infinity=self._positive,
+            minimum=self._minimum if finite else None,
+            maximum=self._maximum if finite else None,
+            mean=mean,
+            m2=m2,
+        )
+
+
+class CategoryCounter:
+    """Counts the values of one text or boolean column, and the cells of *layout* per block."""
+
+    def __init__(self, layout: CategoryCounts) -> None:
+        self._layout = layout
+        self._blocks: dict[int, Counts] = {}
+        self._dictionary: Any = None
+        self._open: dict[int | None, Counts] = {}  # counts on the dictionary in use, per block
+        self._pending: list[tuple[Any, Counts]] = []
+        self._pending_values = 0
+        self._tail_rows = 0
+
+    def add(self, array: pa.Array, block: int | None) -> int:
+        """Count *array*, whose rows all lie in *block* (``None``: in no block); return its missing rows."""
+        import pyarrow as pa  # noqa: PLC0415 - loads at use, never at parse time
+
+        if pa.types.is_boolean(array.type):
+            indices = array.drop_null().cast(pa.int8())
+            dictionary = pa.array(["false", "true"], pa.large_string())
+        else:
+            if not pa.types.is_dictionary(array.type):
+                array = array.cast(pa.large_string()).dictionary_encode()
+            indices, dictionary = array.indices.drop_null(), array.dictionary
+        if self._dictionary is None or not self._dictionary.equals(dictionary):
+            self._flush()
+            self._dictionary = dictionary
+        counts = np.bincount(indices.to_numpy(zero_copy_only=False), minlength=len(dictionary))
+        if block in self._open:
+            self._open[block] += counts
+        else:
+            self._open[block] = counts
+        return len(array) - len(indices)
+
+    def _flush(self) -> None:
+        """Look at the values of the dictionary in use, once."""
+        import pyarrow as pa  # noqa: PLC0415 - loads at use, never at parse time
+        import pyarrow.compute as pc  # noqa: PLC0415 - loads at use, never at parse time
+
+        if not self._open:
+            return
+        total = np.stack(list(self._open.values())).sum(axis=0)
+        values = self._dictionary.cast(pa.large_string())
+        cells = self._layout.cells
+        if any(block is not None for block in self._open):
+            place = pc.index_in(values, value_set=pa.array(cells, pa.large_string()))
+            place = place.fill_null(len(cells)).to_numpy(zero_copy_only=False)
+            for block, counts in self._open.items():
+                if block is not None:
+                    summed = np.bincount(place, weights=counts, minlength=len(cells) + 1).astype(np.int64)
+                    self._blocks[block] = self._blocks.get(block, np.zeros_like(summed)) + summed
+        seen = np.flatnonzero(total)
+        self._pending.append((values.take(pa.array(seen)) if seen.size < total.size else values, total[seen]))
+        self._pending_values += seen.size
+        self._open = {}
+        if self._pending_values > _PENDING:
+            self._compact(2 * CATEGORY_CAP)
+
+    def _compact(self, keep: int) -> None:
+        """Sum up what is pending, and let go of all but the *keep* most frequent values."""
+        import pyarrow as pa  # noqa: PLC0415 - loads at use, never at parse time
+
+        if not self._pending:
+            return
+        table = pa.table(
+            {
+                "value": pa.concat_arrays([values for values, _ in self._pending]),
+                "count": np.concatenate([counts for _, counts in self._pending]),
+            }
+        )
+        if len(self._pending) > 1:
+            table = table.group_by("value", use_threads=False).aggregate([("count", "sum")])
+            table = table.rename_columns(["value", "count"])
+        if table.num_rows > keep:
+            table = table.sort_by([("count", "descending"), ("value", "ascending")])
+            self._tail_rows += int(np.sum(table["count"].to_numpy()[keep:]))
+            table = table.slice(0, keep)
+        self._pending = [(table["value"].combine_chunks(), table["count"].to_numpy())]
+        self._pending_values = table.num_rows
+
+    def result(self, blocks: Sequence[int]) -> CategoryCounts:
+        """Return the counts, with one row per block of *blocks*."""
+        self._flush()
+        self._compact(2 * CATEGORY_CAP)
+        counts: dict[str, int] = {}
+        for values, numbers in self._pending:
+            counts.update(zip(values.to_pylist(), numbers.tolist(), strict=True))
+        counts, dropped = cap_counts(counts)
+        width = len(self._layout.cells) + 1
+        zeros = np.zeros(width, dtype=np.int64)
+        rows = [self._blocks.get(block, zeros) for block in blocks]
+        return CategoryCounts(
+            cells=self._layout.cells,
+            counts=counts,
+            blocks=np.stack(rows) if rows else no_counts(width),
+            tail_rows=self._tail_rows + dropped,
+        )
+
+
+def family_of(type_: pa.DataType) -> Family:
+    """Return the family of an arrow type; of a dictionary's values for a dictionary."""
+    import pyarrow as pa  # noqa: PLC0415 - loads at use, never at parse time
+
+    types = pa.types
+    if types.is_dictionary(type_):
+        type_ = type_.value_type
+    if types.is_boolean(type_):
+        return Family.BOOLEAN
+    if types.is_integer(type_) or types.is_floating(type_) or types.is_decimal(type_):
+        return Family.NUMBER
+    if types.is_string(type_) or types.is_large_string(type_) or types.is_string_view(type_):
+        return Family.TEXT
+    if types.is_temporal(type_) and not types.is_duration(type_):
+        return Family.TIME
+    return Family.OTHER
+
+
+def parse_text(array: pa.Array, family: Family) -> pa.Array:
+    """Return text read as numbers or booleans; what cannot be read becomes null."""
+    import pyarrow as pa  # noqa: PLC0415 - loads at use, never at parse time
+    import pyarrow.compute as pc  # noqa: PLC0415 - loads at use, never at parse time
+
+    text = pc.utf8_trim_whitespace(array.cast(pa.large_string()))
+    if family is Family.BOOLEAN:
+        lower = pc.utf8_lower(text)
+        known = pc.is_in(lower, value_set=pa.array(["true", "false", "1", "0"], pa.large_string()))
+        yes = pc.is_in(lower, value_set=pa.array(["true", "1"], pa.large_string()))
+        return pc.if_else(known, yes, None)
+    if family is not Family.NUMBER:
+        return pa.nulls(len(array))
+    number = pc.match_substring_regex(text, _NUMBER)
+    return pc.if_else(number, text, None).cast(pa.float64())
+
+
+def microseconds(array: pa.Array, *, name: str) -> tuple[Counts, npt.NDArray[np.bool_]]:
+    """Return event times as microseconds since 1970 UTC, and which rows have one. Naive times are UTC."""
+    import pyarrow as pa  # noqa: PLC0415 - loads at use, never at parse time
+
+    if not (pa.types.is_timestamp(array.type) or pa.types.is_date(array.type)):
+        raise DataError(
+            f"The timestamp column {name!r} holds {array.type}, which is no time. Name a column of dates or "
+            "timestamps, or convert it."
+        )
+    zone = array.type.tz if pa.types.is_timestamp(array.type) else None
+    whole = array.cast(pa.timestamp("us", tz=zone), safe=False).cast(pa.int64())
+    valid = np.ones(len(whole), dtype=bool) if whole.null_count == 0 else whole.is_valid().to_numpy(False)
+    return whole.fill_null(0).to_numpy(zero_copy_only=False), valid
+
+
+def plain(array: pa.Array) -> pa.Array:
+    """Return *array* without dictionaries (but for dictionaries of text) and without decimals."""
+    import pyarrow as pa  # noqa: PLC0415 - loads at use, never at parse time
+
+    if pa.types.is_dictionary(array.type) and (family_of(array.type) is not Family.TEXT or array.dictionary.null_count):
+        array = array.dictionary_decode()
+    return array.cast(pa.float64()) if pa.types.is_decimal(array.type) else array
