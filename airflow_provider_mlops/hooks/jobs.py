@@ -1,23 +1,25 @@
-"""Runs a job of user code and waits for it in this task, with its log as the task's log."""
+"""Runs a job of user code and waits for it in this task; the job's log is the task's log."""
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_mlops.errors import ConfigError, JobFailedError, did_you_mean
+from airflow_provider_mlops.errors import ConfigError, did_you_mean
 from airflow_provider_mlops.hooks.settings import require_local_executor, storage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from logging import Logger
 
-    from airflow_provider_mlops.jobs.backend import JobBackend, JobSpec, JobStatus
+    from airflow_provider_mlops.jobs import JobBackend, JobSpec, JobStatus
 
-__all__ = ["job_backend", "python_of", "run_job"]
+__all__ = ["fresh_number", "job_backend", "python_of", "run_job"]
 
 _POLL = 0.2  # seconds
 _KINDS = ("process",)
+_TAIL = 20  # lines of the log that an error repeats
 
 
 def _kind_and_options(runs_on: str | Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
@@ -35,8 +37,6 @@ def _kind_and_options(runs_on: str | Mapping[str, Any]) -> tuple[str, Mapping[st
 
 def python_of(runs_on: str | Mapping[str, Any]) -> str:
     """Return the Python interpreter that the job uses; by default the one of this worker."""
-    import sys
-
     return str(_kind_and_options(runs_on)[1].get("python") or sys.executable)
 
 
@@ -49,32 +49,36 @@ def job_backend(runs_on: str | Mapping[str, Any]) -> JobBackend:
     return ProcessBackend(storage() / "jobs")
 
 
-def run_job(backend: JobBackend, spec: JobSpec, log: Logger) -> JobStatus:
-    """
-    Submit *spec* if it is not there yet, copy its log line by line to *log*, return its final status.
+def fresh_number(backend: JobBackend, identity: tuple[str, str, str, int]) -> int:
+    """Return the lowest number of a job of this task instance that was never submitted: for jobs cheap to repeat."""
+    from airflow_provider_mlops.jobs import JobPhase, job_name
 
-    :raises JobFailedError: it ended in any other way than well; the message carries the end of its log.
+    n = 1
+    while backend.status(job_name(*identity, n)).phase is not JobPhase.UNKNOWN:
+        n += 1
+    return n
+
+
+def run_job(backend: JobBackend, spec: JobSpec, log: Logger) -> tuple[JobStatus, str]:
+    """
+    Submit *spec* if it is not there yet, copy its log line by line to *log*, wait for its end.
+
+    Returns the final status and the last lines of the log.
     """
     backend.submit(spec)
-    offset, rest, tail = 0, "", []
+    offset, rest, tail = 0, "", [""]
     while True:
-        status = backend.status(spec.name)
-        while True:
-            text, following = backend.logs(spec.name, offset)
-            if following == offset:
-                break
-            offset = following
+        final = (status := backend.status(spec.name)).phase.is_final
+        text, offset = backend.logs(spec.name, offset)
+        while text:
             *lines, rest = (rest + text).split("\n")
             for line in lines:
                 log.info("%s", line)
-            tail = (tail + lines)[-20:]
-        if status.phase.is_final:
+            tail = [*tail, *lines][-_TAIL:]
+            text, offset = backend.logs(spec.name, offset)
+        if final:
             break
         time.sleep(_POLL)
     if rest:
         log.info("%s", rest)
-        tail.append(rest)
-    if status.phase.value != "succeeded":
-        end = "\n".join(line for line in tail if line.strip())
-        raise JobFailedError(f"Job {spec.name} ended as {status.phase.value}: {status.reason}\nIts last lines:\n{end}")
-    return status
+    return status, "\n".join(line for line in [*tail, rest] if line.strip())

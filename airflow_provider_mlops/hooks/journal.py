@@ -1,7 +1,8 @@
-"""The journal that the configuration names."""
+"""The journal that the configuration names, and how a task writes to it."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook, conf
@@ -10,9 +11,13 @@ from airflow_provider_mlops.errors import ConfigError
 from airflow_provider_mlops.hooks.settings import SECTION, require_local_executor, storage
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from airflow.sdk import Context
+
     from airflow_provider_mlops.journal.port import Journal
 
-__all__ = ["JournalHook"]
+__all__ = ["JournalHook", "actor", "record_once"]
 
 
 class JournalHook(BaseHook):
@@ -22,9 +27,6 @@ class JournalHook(BaseHook):
     Without that setting it is a SQLite file below ``[mlops] storage``, with LocalExecutor only: workers on
     several machines would each write a journal of their own.
     """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
 
     @property
     def journal(self) -> Journal:
@@ -41,3 +43,32 @@ class JournalHook(BaseHook):
                 f"{error} Set [mlops] journal_conn_id to an SQL connection and run `mlops journal migrate`."
             ) from None
         return SqlJournal(f"sqlite:///{storage() / 'journal.db'}")
+
+
+def actor(context: Context) -> str:
+    """Return who is behind a task: the person who triggered its run, or its DAG, and the task instance."""
+    ti = context["ti"]
+    who = getattr(context.get("dag_run"), "triggering_user_name", None) or "airflow"
+    mapped = f"[{ti.map_index}]" if (ti.map_index or -1) >= 0 else ""
+    return f"{who}: {ti.dag_id} {ti.run_id} {ti.task_id}{mapped}"
+
+
+def record_once(
+    model: str, kind: str, payload: Mapping[str, Any], context: Context, *, once: Sequence[str] = ()
+) -> None:
+    """
+    Append a record to the stream of *model*, unless one of this kind already has the same values for the keys *once*.
+
+    A task that was killed after it had written, and runs again, so writes nothing twice.
+    """
+    from airflow_provider_mlops.journal import Record, append_next, model_stream
+
+    journal = JournalHook().journal
+    stream = model_stream(model)
+    if once:
+        wanted = [payload[key] for key in once]
+        for entry in reversed(journal.read(stream)):
+            written = entry.record
+            if written.kind == kind and [written.payload.get(key) for key in once] == wanted:
+                return
+    append_next(journal, stream, Record(kind=kind, at=datetime.now(UTC), actor=actor(context), payload=payload))

@@ -3,18 +3,18 @@ Which job a task attempt works on. Pure: the runs of the tracker go in, a decisi
 
 A task may be killed at any line and run again, by a retry or by a person who cleared it. Its jobs are numbered 1, 2,
 3, ...; each has one run in the tracker, tagged with the task instance and the number. A number is used up only when a
-task attempt has recorded its outcome on that run. So a crash adopts the job that is still there, and a clear after a
-recorded outcome trains anew.
+task attempt has recorded its outcome on that run. So a crash adopts the job that is still there, a retry after a
+recorded failure and a clear train anew.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from airflow_provider_mlops.jobs.backend import JobPhase
+from airflow_provider_mlops.jobs.contract import task_instance_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ATTEMPT_TAG",
+    "GENERATION_TAG",
     "OUTCOME_TAG",
     "TASK_TAG",
     "Adopt",
@@ -35,11 +36,13 @@ __all__ = [
 ]
 
 TASK_TAG = "mlops.task_instance"
-"""Tag of a run: the task instance that it was made for."""
+"""Tag of a run: the task instance that it was made for, as `task_instance_name` gives it."""
 ATTEMPT_TAG = "mlops.attempt"
 """Tag of a run: the number of the job, 1 for the first."""
 OUTCOME_TAG = "mlops.outcome"
 """Tag of a run: how its job ended, an `Outcome`, written by the task attempt that saw it."""
+GENERATION_TAG = "mlops.generation"
+"""Tag of a run: what stays the same over the retries of a task instance and changes when a person clears it."""
 
 
 class Outcome(StrEnum):
@@ -90,15 +93,17 @@ def identity_tags(dag_id: str, run_id: str, task_id: str, map_index: int, n: int
     Return the tags that a job's run carries; without *n* those to search all runs of the task instance by.
 
     >>> identity_tags("fraud", "r1", "train", -1)
-    {'mlops.task_instance': '["fraud", "r1", "train", -1]'}
+    {'mlops.task_instance': 'fraud-train-827caee753'}
     """
-    tags = {TASK_TAG: json.dumps([dag_id, run_id, task_id, map_index])}
+    tags = {TASK_TAG: task_instance_name(dag_id, run_id, task_id, map_index)}
     return tags if n is None else {**tags, ATTEMPT_TAG: str(n)}
 
 
-def next_attempt(runs: Iterable[Run]) -> Adopt | Start:
+def next_attempt(runs: Iterable[Run], generation: str) -> Adopt | Start:
     """
     Return what the next task attempt works on.
+
+    :param generation: what the task instance's retries have in common; another one means that it was cleared.
 
     :param runs: all runs of one task instance, newest first, as `Tracking.find_runs` gives them. A run without a
         number in its tags is left out: somebody made it by hand.
@@ -108,8 +113,11 @@ def next_attempt(runs: Iterable[Run]) -> Adopt | Start:
     ========================================  ==============
     there is none                             ``Start(1)``
     n, its outcome is not recorded            ``Adopt(n)``
+    n, recorded as succeeded, same generation ``Adopt(n)``
     n, its outcome is recorded                ``Start(n + 1)``
     ========================================  ==============
+
+    The third line is the attempt that was killed after it had recorded success and before Airflow knew.
 
     Two attempts that overlap can make two runs for one number; both then take the older one.
     """
@@ -117,7 +125,9 @@ def next_attempt(runs: Iterable[Run]) -> Adopt | Start:
     if not numbered:
         return Start(1)
     n, run = max(numbered.items(), key=lambda item: item[0])
-    return Start(n + 1) if OUTCOME_TAG in run.tags else Adopt(run, n)
+    outcome = run.tags.get(OUTCOME_TAG)
+    unknown_to_airflow = outcome == Outcome.SUCCEEDED and run.tags.get(GENERATION_TAG) == generation
+    return Adopt(run, n) if outcome is None or unknown_to_airflow else Start(n + 1)
 
 
 def next_step(phase: JobPhase) -> Step:

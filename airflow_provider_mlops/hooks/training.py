@@ -1,0 +1,202 @@
+"""Runs a training script as a job, however often the task that wants it is killed and run again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_mlops.data.values import DataRef, DataVersion, parse_duration
+from airflow_provider_mlops.errors import ConfigError, JobFailedError
+from airflow_provider_mlops.hooks.jobs import job_backend, python_of, run_job
+from airflow_provider_mlops.hooks.journal import record_once
+from airflow_provider_mlops.hooks.mlflow import MlflowHook
+from airflow_provider_mlops.hooks.settings import storage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import timedelta
+    from logging import Logger
+
+    from airflow.sdk import Context
+
+    from airflow_provider_mlops.adapters.code import FrozenScript
+    from airflow_provider_mlops.jobs import JobBackend, JobSpec, LoggedModel, Run
+
+__all__ = ["PROFILE_PATH", "Training", "hyperparameters_of", "train"]
+
+PROFILE_PATH = "mlops/profile.json"
+"""Where a run keeps the profile of its training data."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained, on what and where. The fields are those of `TrainOperator`, rendered."""
+
+    experiment: str
+    model: str
+    script: Path
+    data: DataVersion
+    columns: DataRef
+    hyperparameters: Mapping[str, Any]
+    seed: int
+    runs_on: str | Mapping[str, Any]
+    run_timeout: timedelta
+    profile_block: timedelta | None
+    request_key: str
+    mlflow_conn_id: str
+
+
+def hyperparameters_of(value: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the hyperparameters that a mapping, or a JSON object in a string, holds. :raises ConfigError: neither."""
+    if value is None:
+        return {}
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise ConfigError(f"hyperparameters: {value!r} is no JSON object: {error}.") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"hyperparameters: expected a mapping, got {value!r}.")
+    return dict(value)
+
+
+def train(training: Training, context: Context, log: Logger) -> tuple[Run, LoggedModel]:
+    """
+    Bring *training* to its end and return the MLflow run with the one model that it logged.
+
+    Adopts what an earlier attempt of the same task instance left: see `airflow_provider_mlops.jobs.identity`.
+
+    :raises JobFailedError: the script failed, ran too long, or did not log exactly one model with a signature.
+    """
+    from airflow_provider_mlops.adapters.code import freeze_script
+    from airflow_provider_mlops.jobs import JobSpec, Outcome, job_name, training_environment
+    from airflow_provider_mlops.jobs.identity import OUTCOME_TAG, Step, next_step
+    from airflow_provider_mlops.journal import kinds, payloads
+    from airflow_provider_mlops.retraining import request_key
+
+    hook = MlflowHook(training.mlflow_conn_id)
+    tracking = hook.tracking
+    experiment_id = tracking.experiment(training.experiment)
+    backend = job_backend(training.runs_on)
+    code = freeze_script(training.script, storage())
+    key = training.request_key or request_key(
+        training.model, training.data.digest, code.digest, training.hyperparameters
+    )
+    ti = context["ti"]
+    identity = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
+    while True:
+        run, n = _run_to_work_on(training, context, code, experiment_id)
+        name = job_name(*identity, n)
+        if next_step(backend.status(name).phase) is not Step.REPLACE:
+            break
+        log.warning("Job %s was lost together with the task attempt that started it. It is run again.", name)
+        tracking.log(run.run_id, tags={OUTCOME_TAG: Outcome.LOST.value})
+        tracking.end_run(run.run_id, "KILLED")
+    log.info("Training in MLflow run %s as job %s.", run.run_id, name)
+    started = payloads.training_started(key=key, run_id=run.run_id, data_digest=training.data.digest, job=name)
+    record_once(training.model, kinds.TRAINING_STARTED, started, context, once=("run_id",))
+    plain, secret = hook.job_environment()
+    environment = training_environment(
+        tracking_uri=hook.tracking_uri,
+        run_id=run.run_id,
+        experiment_id=experiment_id,
+        data=training.data,
+        columns=training.columns,
+        hyperparameters=training.hyperparameters,
+        seed=training.seed,
+    )
+    spec = JobSpec(
+        name=name,
+        command=(python_of(training.runs_on), "-u", str(code.folder / code.name)),
+        environment={**plain, **environment, "PYTHONPATH": str(code.origin)},
+        secret_environment=secret,
+        files=code.folder,
+        run_timeout=training.run_timeout,
+    )
+    try:
+        model = _finish(training, backend, spec, run, log)
+    except JobFailedError as error:
+        outcome = Outcome.TIMED_OUT if backend.status(name).phase.value == "timed_out" else Outcome.FAILED
+        failed = payloads.training_failed(
+            key=key, run_id=run.run_id, reason=outcome.value, sentence=str(error).split("\n", 1)[0]
+        )
+        record_once(training.model, kinds.TRAINING_FAILED, failed, context, once=("run_id",))
+        tracking.log(run.run_id, tags={OUTCOME_TAG: outcome.value})
+        tracking.end_run(run.run_id, "FAILED")
+        raise
+    finished = payloads.training_finished(
+        key=key, run_id=run.run_id, metrics=tracking.run(run.run_id).metrics, model_uri=model.uri
+    )
+    record_once(training.model, kinds.TRAINING_FINISHED, finished, context, once=("run_id",))
+    tracking.log(run.run_id, tags={OUTCOME_TAG: Outcome.SUCCEEDED.value})
+    tracking.end_run(run.run_id, "FINISHED")
+    return run, model
+
+
+def _run_to_work_on(
+    training: Training, context: Context, code: FrozenScript, experiment_id: str
+) -> tuple[Run, int]:
+    """Return the MLflow run that this attempt works on and its number; make the run when there is none."""
+    from airflow_provider_mlops.jobs.identity import GENERATION_TAG, Adopt, identity_tags, next_attempt
+
+    tracking = MlflowHook(training.mlflow_conn_id).tracking
+    ti = context["ti"]
+    identity = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
+    # Airflow raises max_tries when a task is cleared, and leaves it alone when it retries.
+    generation = str(ti.max_tries)
+    while True:
+        step = next_attempt(tracking.find_runs(experiment_id, tags=identity_tags(*identity)), generation)
+        if isinstance(step, Adopt):
+            return step.run, step.n
+        tags = {
+            **identity_tags(*identity, step.n),
+            GENERATION_TAG: generation,
+            "mlops.data_digest": training.data.digest,
+            "mlops.data_uri": training.data.uri,
+            "mlops.code_digest": code.digest,
+            "mlops.seed": str(training.seed),
+            "mlops.hyperparameters": json.dumps(dict(training.hyperparameters), sort_keys=True),
+            **({"mlflow.source.git.commit": code.commit} if code.commit else {}),
+        }
+        tracking.create_run(experiment_id, name=f"{ti.dag_id} {ti.run_id}", tags=tags)
+
+
+def _finish(training: Training, backend: JobBackend, spec: JobSpec, run: Run, log: Logger) -> LoggedModel:
+    """Wait for the job, check what it owes, and add the profile of its data to the run."""
+    tracking = MlflowHook(training.mlflow_conn_id).tracking
+    status, tail = run_job(backend, spec, log)
+    if status.phase.value != "succeeded":
+        raise JobFailedError(
+            f"{training.script.name} ended as {status.phase.value}: {status.reason}\nIts last lines:\n{tail}"
+        )
+    models = tracking.models(run.run_id)
+    if len(models) != 1:
+        found = ", ".join(model.name for model in models) or "none"
+        raise JobFailedError(
+            f"{training.script.name} ended well but logged {len(models)} models ({found}) to MLflow run {run.run_id}; "
+            "one is expected. Call mlflow.<flavor>.log_model(...) once inside `with mlflow.start_run():`."
+        )
+    if not models[0].has_signature:
+        raise JobFailedError(
+            f"{training.script.name} logged its model without a signature, so nobody can check what it is asked. "
+            "Pass signature=mlflow.models.infer_signature(features, predictions) or input_example=... to log_model."
+        )
+    _log_profile(training, run)
+    return models[0]
+
+
+def _log_profile(training: Training, run: Run) -> None:
+    """Write the profile of the training data, the reference of later drift checks, into the run."""
+    from dataclasses import replace
+
+    from airflow_provider_mlops.adapters.engines.embedded import EmbeddedEngine
+
+    columns = training.columns
+    profile = EmbeddedEngine().reference(
+        replace(columns, path=training.data.uri),
+        block=training.profile_block,
+        exclude=[column for column in (columns.label, columns.timestamp, columns.entity) if column],
+    )
+    MlflowHook(training.mlflow_conn_id).tracking.log_text(run.run_id, profile.to_json(), PROFILE_PATH)
