@@ -17,7 +17,7 @@ __all__ = ["explain", "tell"]
 
 def explain(entries: Iterable[Entry], model: str) -> list[str]:
     """
-    Return one line per entry of *model*, oldest first: its number, when, who, what, and why where a reason was recorded.
+    Return one line per entry of *model*, oldest first: its number, when, who, what, and why where it was recorded.
 
     Entries of other streams are left out. A payload without the expected keys is shown as it is.
     """
@@ -30,11 +30,12 @@ def explain(entries: Iterable[Entry], model: str) -> list[str]:
 
 
 def tell(record: Record) -> str:
-    """Return what happened, and why, as a sentence or two."""
+    """Return what happened, and why, as a sentence or two on one line, without control characters."""
     try:
-        return _SENTENCES[record.kind](record.payload)
-    except KeyError:
-        return f"{record.kind}: {dict(record.payload)}"
+        text = _SENTENCES[record.kind](record.payload)
+    except (KeyError, TypeError):
+        text = f"{record.kind}: {dict(record.payload)}"
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def _why(payload: Mapping[str, Any]) -> str:
