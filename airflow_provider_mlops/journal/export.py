@@ -108,6 +108,7 @@ def _html(entries: list[Entry]) -> str:
         "body{font:14px sans-serif;margin:2em}table{border-collapse:collapse}"
         "td,th{border:1px solid #bbb;padding:.3em .5em;text-align:left;vertical-align:top}"
         "td:last-child{font:11px monospace;word-break:break-all}</style></head><body><h1>Journal</h1>\n<table>"
-        "<thead><tr><th>Stream</th><th>Entry</th><th>When</th><th>Who</th><th>What and why</th><th>Hash</th></tr></thead><tbody>\n"
+        "<thead><tr><th>Stream</th><th>Entry</th><th>When</th><th>Who</th><th>What and why</th><th>Hash</th>"
+        "</tr></thead><tbody>\n"
         f"{rows}\n</tbody></table></body></html>\n"
     )
