@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_mlops.data.values import DataRef, DataVersion, parse_duration
 from airflow_provider_mlops.errors import ConfigError, JobFailedError
 from airflow_provider_mlops.hooks.jobs import job_backend, python_of, run_job
 from airflow_provider_mlops.hooks.journal import record_once
@@ -18,10 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import timedelta
     from logging import Logger
+    from pathlib import Path
 
     from airflow.sdk import Context
 
     from airflow_provider_mlops.adapters.code import FrozenScript
+    from airflow_provider_mlops.data.values import DataRef, DataVersion
     from airflow_provider_mlops.jobs import JobBackend, JobSpec, LoggedModel, Run
 
 __all__ = ["PROFILE_PATH", "Training", "hyperparameters_of", "train"]
@@ -135,9 +135,7 @@ def train(training: Training, context: Context, log: Logger) -> tuple[Run, Logge
     return run, model
 
 
-def _run_to_work_on(
-    training: Training, context: Context, code: FrozenScript, experiment_id: str
-) -> tuple[Run, int]:
+def _run_to_work_on(training: Training, context: Context, code: FrozenScript, experiment_id: str) -> tuple[Run, int]:
     """Return the MLflow run that this attempt works on and its number; make the run when there is none."""
     from airflow_provider_mlops.jobs.identity import GENERATION_TAG, Adopt, identity_tags, next_attempt
 

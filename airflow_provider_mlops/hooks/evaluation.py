@@ -1,0 +1,134 @@
+"""Scores candidate and champion on the same frozen rows, and asks the gate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from airflow_provider_mlops.errors import JobFailedError
+from airflow_provider_mlops.hooks.jobs import fresh_number, job_backend, python_of, run_job
+from airflow_provider_mlops.hooks.mlflow import MlflowHook
+from airflow_provider_mlops.hooks.settings import storage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import timedelta
+    from logging import Logger
+
+    import numpy as np
+    from airflow.sdk import Context
+
+    from airflow_provider_mlops.evaluation import Finding, GateDecision, Rule
+
+__all__ = ["Evaluation", "evaluate", "score"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is judged. The fields are those of `EvaluateModelOperator`, rendered."""
+
+    model: str
+    candidate_uri: str
+    champion_uri: str | None
+    data_uri: str
+    train_uri: str | None
+    label: str
+    timestamp: str | None
+    entity: str | None
+    rules: Sequence[Rule]
+    task: str | None
+    runs_on: str | Mapping[str, Any]
+    run_timeout: timedelta
+    mlflow_conn_id: str
+
+
+def score(evaluation: Evaluation, context: Context, log: Logger) -> Path:
+    """
+    Let both models predict the evaluation rows in a job; return the Parquet file with what they said.
+
+    :raises JobFailedError: the candidate cannot be scored.
+    """
+    from airflow_provider_mlops.jobs import JobSpec, job_name
+
+    hook = MlflowHook(evaluation.mlflow_conn_id)
+    backend = job_backend(evaluation.runs_on)
+    ti = context["ti"]
+    identity = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
+    name = job_name(*identity, fresh_number(backend, identity))
+    output = storage() / "predictions" / evaluation.model / f"{uuid4().hex}.parquet"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    keep = {rule.per for rule in evaluation.rules if rule.per} | {
+        column for column in (evaluation.timestamp, evaluation.entity) if column
+    }
+    command = [
+        *(python_of(evaluation.runs_on), "-u", str(_score_script())),
+        *("--data", evaluation.data_uri, "--label", evaluation.label, "--output", str(output)),
+        *("--model", f"candidate={evaluation.candidate_uri}"),
+    ]
+    if evaluation.champion_uri:
+        command += ["--model", f"champion={evaluation.champion_uri}"]
+    for column in sorted(keep):
+        command += ["--keep", column]
+    plain, secret = hook.job_environment()
+    spec = JobSpec(
+        name=name,
+        command=tuple(command),
+        environment={**plain, "MLFLOW_TRACKING_URI": hook.tracking_uri},
+        secret_environment=secret,
+        run_timeout=evaluation.run_timeout,
+    )
+    status, tail = run_job(backend, spec, log)
+    if status.phase.value != "succeeded":
+        raise JobFailedError(
+            f"The candidate could not be scored; the job ended as {status.phase.value}: {status.reason}\n"
+            f"Its last lines:\n{tail}"
+        )
+    return output
+
+
+def evaluate(evaluation: Evaluation, context: Context, log: Logger) -> tuple[GateDecision, Path]:
+    """Score both models, look for leaks between training and evaluation rows, and return the gate's decision."""
+    from airflow_provider_mlops.adapters.predictions import read_predictions
+    from airflow_provider_mlops.evaluation import decide, infer_task
+
+    output = score(evaluation, context, log)
+    predictions = read_predictions(
+        output,
+        label=evaluation.label,
+        time=evaluation.timestamp,
+        entity=evaluation.entity,
+        slices=sorted({rule.per for rule in evaluation.rules if rule.per}),
+    )
+    findings = list(_findings(evaluation))
+    task = evaluation.task or infer_task(evaluation.rules, predictions.label)
+    return decide(evaluation.rules, predictions, task=task, findings=findings), output
+
+
+def _findings(evaluation: Evaluation) -> Iterable[Finding]:
+    """Compare the rows, entities and times that were trained on with those that judge."""
+    import numpy as np
+
+    from airflow_provider_mlops.adapters.files import scan
+    from airflow_provider_mlops.adapters.row_hash import row_hashes
+    from airflow_provider_mlops.evaluation import check_overlap
+
+    if evaluation.train_uri is None:
+        return
+
+    def hashes(uri: str, columns: list[str] | None) -> np.ndarray:
+        found = [row_hashes(batch, columns) for batch in scan(uri, columns=columns)]
+        return np.concatenate(found) if found else np.empty(0, np.uint64)
+
+    for what, columns in (("rows", None), ("entities", [evaluation.entity] if evaluation.entity else [])):
+        # A time split may hold one customer on both sides; only without time must entities be kept apart.
+        if columns == [] or (what == "entities" and evaluation.timestamp):
+            continue
+        finding = check_overlap(hashes(evaluation.train_uri, columns), hashes(evaluation.data_uri, columns), what=what)
+        if finding is not None:
+            yield finding
+
+
+def _score_script() -> Path:
+    return Path(__file__).parents[1] / "serving" / "score.py"

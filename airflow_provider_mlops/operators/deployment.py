@@ -1,0 +1,144 @@
+"""Deployment: a model version takes over the traffic."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from airflow.sdk import Context
+
+__all__ = ["DeployToLocalOperator"]
+
+
+class DeployToLocalOperator(BaseOperator):
+    """
+    Serve a model version on this machine and let it take over step by step.
+
+    One server process per version, and a small router in front of them that divides requests by exact weight and is
+    reached at one port for good. During a canary the new version is compared with the stable one at every look;
+    errors send all traffic back, and the stable version never stopped serving. A killed task that runs again goes on
+    where the rollout stands. LocalExecutor only.
+
+    Returns ``{"model", "version", "phase", "reason", "endpoint"}``.
+
+    :param model: name of the registered model, and of the deployment. (templated)
+    :param version: version to deploy. (templated)
+    :param alias: alias whose version is deployed, when *version* is not given.
+    :param plan: keys of `airflow_provider_mlops.rollout.RolloutPlan`, times in seconds; without it all traffic
+        moves at once when the new version is ready. (templated)
+    :param port: TCP port of the endpoint; a free one, kept from then on, without it.
+    :param model_environment: ``current`` serves in this worker's Python environment, ``model`` in one made from the
+        model's own requirements. (templated)
+    :param poll_interval: seconds between two looks.
+    :param mlflow_conn_id: the MLflow connection.
+    :raises RolloutFailedError: the new version does not serve; the message says why.
+    """
+
+    template_fields: Sequence[str] = ("model", "version", "plan", "model_environment")
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        version: str | None = None,
+        alias: str = "champion",
+        plan: Mapping[str, Any] | None = None,
+        port: int | None = None,
+        model_environment: str = "current",
+        poll_interval: float = 1.0,
+        mlflow_conn_id: str = "mlflow_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.model = model
+        self.version = version
+        self.alias = alias
+        self.plan = plan
+        self.port = port
+        self.model_environment = model_environment
+        self.poll_interval = poll_interval
+        self.mlflow_conn_id = mlflow_conn_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Drive the rollout to its end."""
+        import time
+        from datetime import UTC, datetime, timedelta
+
+        from airflow_provider_mlops.errors import NotFoundError, RolloutFailedError
+        from airflow_provider_mlops.hooks.journal import record_once
+        from airflow_provider_mlops.hooks.mlflow import MlflowHook
+        from airflow_provider_mlops.hooks.serving import local_model, local_target
+        from airflow_provider_mlops.journal import kinds, payloads
+        from airflow_provider_mlops.rollout import RolloutPhase, RolloutPlan, RolloutState, drive
+
+        registry = MlflowHook(self.mlflow_conn_id).registry
+        version = self.version or registry.version_of(self.model, alias=self.alias)
+        if version is None:
+            raise NotFoundError(
+                "The alias", self.alias, hint=f"{self.model} has no such alias: promote a version first."
+            )
+        plan = RolloutPlan.from_dict(self.plan or {"strategy": "rolling", "bake": 0})
+        folder = local_model(self.model, version, self.mlflow_conn_id)
+        target = local_target(self.model, port=self.port, model_environment=self.model_environment)
+
+        def tell(state: RolloutState) -> None:
+            self.log.info("%s %3d %%: %s", state.phase.value, state.weight, state.sentence)
+            if state.phase is RolloutPhase.STARTING:
+                started = payloads.rollout_started(
+                    name=self.model,
+                    version=version,
+                    stable_version=state.stable_version,
+                    strategy=plan.strategy.value,
+                    plan=plan.to_dict(),
+                )
+                record_once(self.model, kinds.ROLLOUT_STARTED, started, context)
+            elif state.phase.is_final:
+                finished = payloads.rollout_finished(
+                    name=self.model,
+                    version=version,
+                    phase=state.phase.value,
+                    reason=state.reason,
+                    sentence=state.sentence,
+                )
+                record_once(self.model, kinds.ROLLOUT_FINISHED, finished, context)
+            else:
+                advanced = payloads.rollout_advanced(
+                    name=self.model,
+                    version=version,
+                    phase=state.phase.value,
+                    step=state.step,
+                    weight=state.weight,
+                    sentence=state.sentence,
+                )
+                record_once(self.model, kinds.ROLLOUT_ADVANCED, advanced, context)
+
+        ti = context["ti"]
+        state = drive(
+            target,
+            self.model,
+            plan,
+            version=version,
+            model=str(folder),
+            request=f"{ti.dag_id} {ti.run_id} {ti.task_id} {ti.max_tries}",
+            clock=lambda: datetime.now(UTC),
+            sleep=time.sleep,
+            poll=timedelta(seconds=self.poll_interval),
+            on_step=tell,
+        )
+        if state.phase is not RolloutPhase.PROMOTED:
+            raise RolloutFailedError(
+                f"Version {version} of {self.model} does not serve: {state.phase.value}, {state.reason}: {state.sentence}"
+            )
+        endpoint = target.endpoint(self.model)
+        self.log.info("Version %s of %s serves at %s.", version, self.model, endpoint)
+        return {
+            "model": self.model,
+            "version": version,
+            "phase": state.phase.value,
+            "reason": state.reason,
+            "endpoint": endpoint,
+        }

@@ -1,0 +1,177 @@
+"""The gate: is the candidate good enough, and better than the champion?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator, SkipMixin
+
+from airflow_provider_mlops.links import MlflowRunLink
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from airflow.sdk import Context
+
+    from airflow_provider_mlops.evaluation import GateDecision
+
+__all__ = ["EvaluateModelOperator"]
+
+
+class EvaluateModelOperator(BaseOperator, SkipMixin):
+    """
+    Judge a candidate on rows that it was not trained on, against rules and against the champion.
+
+    A job scores both models on the same frozen rows; the gate then computes metrics with paired intervals. The
+    decision is journalled and stored in the candidate's MLflow run (``mlops/gate.json``).
+
+    Returns ``{"verdict", "reason", "sentence", "digest", "champion", "run_id", "experiment_id", "predictions_uri"}``.
+    A candidate that does not pass skips all that comes after, or fails the task.
+
+    :param model: name of the registered model. (templated)
+    :param run_id: MLflow run of the candidate. (templated)
+    :param model_uri: the candidate, as `TrainOperator` returns it. (templated)
+    :param data_uri: frozen rows that judge. (templated)
+    :param label: column with the truth. (templated)
+    :param rules: mappings with the keys of `airflow_provider_mlops.evaluation.Rule`. (templated)
+    :param train_uri: frozen rows that were trained on; overlap with *data_uri* refuses. (templated)
+    :param timestamp: column with the event time: rows near in time are resampled together. (templated)
+    :param entity: column whose rows belong, and are resampled, together. (templated)
+    :param champion_alias: alias of the version to compare with.
+    :param if_refused: ``skip`` what comes after, or ``fail``.
+    :param task: ``binary``, ``multiclass``, ``regression`` or ``forecasting``; found from rules and labels without it.
+    :param runs_on: where the scoring job runs, see `TrainOperator`. (templated)
+    :param run_timeout: the scoring job is stopped after this time. (templated)
+    :param mlflow_conn_id: the MLflow connection.
+    :raises GateRefused: the candidate did not pass and *if_refused* is ``fail``.
+    :raises JobFailedError: the candidate cannot be scored.
+    """
+
+    template_fields: Sequence[str] = (
+        "model",
+        "run_id",
+        "model_uri",
+        "data_uri",
+        "label",
+        "rules",
+        "train_uri",
+        "timestamp",
+        "entity",
+        "runs_on",
+        "run_timeout",
+    )
+    operator_extra_links = (MlflowRunLink(),)
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        run_id: str,
+        model_uri: str,
+        data_uri: str,
+        label: str,
+        rules: Sequence[Mapping[str, Any]],
+        train_uri: str | None = None,
+        timestamp: str | None = None,
+        entity: str | None = None,
+        champion_alias: str = "champion",
+        if_refused: str = "skip",
+        task: str | None = None,
+        runs_on: str | Mapping[str, Any] = "process",
+        run_timeout: str = "1h",
+        mlflow_conn_id: str = "mlflow_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.model = model
+        self.run_id = run_id
+        self.model_uri = model_uri
+        self.data_uri = data_uri
+        self.label = label
+        self.rules = rules
+        self.train_uri = train_uri
+        self.timestamp = timestamp
+        self.entity = entity
+        self.champion_alias = champion_alias
+        self.if_refused = if_refused
+        self.task = task
+        self.runs_on = runs_on
+        self.run_timeout = run_timeout
+        self.mlflow_conn_id = mlflow_conn_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Score, judge, record."""
+        import json
+
+        from airflow_provider_mlops.data.values import parse_duration
+        from airflow_provider_mlops.errors import ConfigError, GateRefused
+        from airflow_provider_mlops.evaluation import Rule
+        from airflow_provider_mlops.hooks.evaluation import Evaluation, evaluate
+        from airflow_provider_mlops.hooks.journal import record_once
+        from airflow_provider_mlops.hooks.mlflow import MlflowHook
+        from airflow_provider_mlops.journal import kinds, payloads
+
+        if self.if_refused not in {"skip", "fail"}:
+            raise ConfigError(f"if_refused: expected 'skip' or 'fail', got {self.if_refused!r}.")
+        hook = MlflowHook(self.mlflow_conn_id)
+        registry, tracking = hook.registry, hook.tracking
+        champion = registry.version_of(self.model, alias=self.champion_alias)
+        decision, predictions = evaluate(
+            Evaluation(
+                model=self.model,
+                candidate_uri=self.model_uri,
+                champion_uri=registry.version(self.model, champion).source if champion else None,
+                data_uri=self.data_uri,
+                train_uri=self.train_uri,
+                label=self.label,
+                timestamp=self.timestamp,
+                entity=self.entity,
+                rules=[Rule.from_dict(rule) for rule in self.rules],
+                task=self.task,
+                runs_on=self.runs_on,
+                run_timeout=parse_duration(self.run_timeout),
+                mlflow_conn_id=self.mlflow_conn_id,
+            ),
+            context,
+            self.log,
+        )
+        self._tell(decision, champion)
+        tracking.log_text(self.run_id, json.dumps(decision.to_dict(), indent=2), "mlops/gate.json")
+        tracking.log(self.run_id, tags={"mlops.gate": decision.verdict.value, "mlops.gate_digest": decision.digest})
+        payload = payloads.gate_decided(
+            verdict=decision.verdict.value,
+            reason=decision.reason.value,
+            sentence=decision.sentence,
+            digest=decision.digest,
+            run_id=self.run_id,
+            champion=champion,
+            numbers={"rows": decision.rows, "rows_needed": decision.rows_needed, "bootstrap": decision.bootstrap},
+        )
+        record_once(self.model, kinds.GATE_DECIDED, payload, context, once=("run_id", "digest", "champion"))
+        result = {
+            "verdict": decision.verdict.value,
+            "reason": decision.reason.value,
+            "sentence": decision.sentence,
+            "digest": decision.digest,
+            "champion": champion,
+            "run_id": self.run_id,
+            "experiment_id": tracking.run(self.run_id).experiment_id,
+            "predictions_uri": str(predictions),
+        }
+        if not decision.passed:
+            if self.if_refused == "fail":
+                raise GateRefused(f"{self.model}: {decision.reason.value}: {decision.sentence}")
+            ti = context["ti"]
+            ti.xcom_push(key="return_value", value=result)  # skipping what follows ends this method
+            self.skip(ti=ti, tasks=context["task"].get_direct_relatives(upstream=False))
+        return result
+
+    def _tell(self, decision: GateDecision, champion: str | None) -> None:
+        """Write the decision as a person wants to read it into the task's log."""
+        against = f"champion version {champion}" if champion else "no champion yet"
+        self.log.info("Gate of %s against %s: %s", self.model, against, decision.verdict.value.upper())
+        self.log.info("  %s", decision.sentence)
+        for outcome in decision.rules:
+            self.log.info("  %s: %s (%s) %s", outcome.rule.metric, outcome.verdict, outcome.reason, outcome.sentence)
+        for finding in decision.findings:
+            self.log.info("  %s: %s", finding.reason.value, finding.sentence)

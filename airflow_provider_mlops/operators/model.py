@@ -1,0 +1,318 @@
+"""Registered models: a version, its smoke test, its promotion and the way back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow.sdk import Context
+
+__all__ = ["PromoteModelOperator", "RegisterModelOperator", "RollbackModelOperator", "SmokeTestModelOperator"]
+
+
+class RegisterModelOperator(BaseOperator):
+    """
+    Register the model of an MLflow run: one version per run, however often it is asked.
+
+    The version carries the lineage (data digest, code digest, git commit, DAG run, hyperparameters, gate) as tags, and
+    the alias *alias* points at it. Returns ``{"model", "version", "run_id", "source"}``.
+
+    :param model: name of the registered model. (templated)
+    :param run_id: MLflow run that logged the model. (templated)
+    :param model_uri: the logged model; the run's only one without it. (templated)
+    :param data_digest: digest of the data that it was trained on. (templated)
+    :param gate_digest: digest of the gate's decision on it. (templated)
+    :param alias: alias that will point at the version; ``None`` moves none.
+    :param mlflow_conn_id: the MLflow connection.
+    :raises DataError: the run holds no model, several, or one without a signature.
+    """
+
+    template_fields: Sequence[str] = ("model", "run_id", "model_uri", "data_digest", "gate_digest")
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        run_id: str,
+        model_uri: str | None = None,
+        data_digest: str | None = None,
+        gate_digest: str | None = None,
+        alias: str | None = "challenger",
+        mlflow_conn_id: str = "mlflow_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.model = model
+        self.run_id = run_id
+        self.model_uri = model_uri
+        self.data_digest = data_digest
+        self.gate_digest = gate_digest
+        self.alias = alias
+        self.mlflow_conn_id = mlflow_conn_id
+
+    def execute(self, context: Context) -> dict[str, str]:
+        """Find the run's version or make it, then point the alias at it."""
+        from airflow_provider_mlops.errors import DataError
+        from airflow_provider_mlops.hooks.journal import record_once
+        from airflow_provider_mlops.hooks.mlflow import MlflowHook
+        from airflow_provider_mlops.journal import kinds, payloads
+
+        hook = MlflowHook(self.mlflow_conn_id)
+        models = [model for model in hook.tracking.models(self.run_id) if self.model_uri in {None, model.uri}]
+        if len(models) != 1:
+            wanted = f" at {self.model_uri}" if self.model_uri else ""
+            raise DataError(
+                f"MLflow run {self.run_id} holds {len(models)} models{wanted}; one is needed. "
+                "Log one model, or name it by model_uri."
+            )
+        if not models[0].has_signature:
+            raise DataError(
+                f"The model {models[0].name!r} of MLflow run {self.run_id} has no signature, so nobody can check what "
+                "it is asked. Pass signature=mlflow.models.infer_signature(...) to log_model."
+            )
+        ti = context["ti"]
+        run = hook.tracking.run(self.run_id)
+        lineage = {
+            "mlops.dag_run": f"{ti.dag_id} {ti.run_id}",
+            "mlops.data_digest": self.data_digest or run.tags.get("mlops.data_digest", ""),
+            "mlops.gate_digest": self.gate_digest or "",
+            **{
+                key: run.tags[key]
+                for key in ("mlops.code_digest", "mlops.hyperparameters", "mlops.seed", "mlflow.source.git.commit")
+                if key in run.tags
+            },
+        }
+        version = hook.registry.create_version(
+            self.model,
+            run_id=self.run_id,
+            source=models[0].uri,
+            tags={key: value for key, value in lineage.items() if value},
+        )
+        if self.alias:
+            hook.registry.set_alias(self.model, alias=self.alias, version=version.version)
+        payload = payloads.model_registered(
+            version=version.version,
+            run_id=self.run_id,
+            source=version.source,
+            data_digest=lineage["mlops.data_digest"] or None,
+            gate_digest=self.gate_digest,
+        )
+        record_once(self.model, kinds.MODEL_REGISTERED, payload, context, once=("version",))
+        self.log.info("%s version %s is run %s.", self.model, version.version, self.run_id)
+        return {"model": self.model, "version": version.version, "run_id": self.run_id, "source": version.source}
+
+
+class SmokeTestModelOperator(BaseOperator):
+    """
+    Start the exact artifact of a version as a server, probe it, and stop it again.
+
+    Readiness within a deadline, golden requests from the evaluation rows whose answers must equal the offline
+    predictions, latency, memory, and malformed input that must be refused and not crash the server. Returns
+    ``{"version", "ready_seconds", "latency_p95_ms", "peak_memory_mb", "requests"}``.
+
+    :param model: name of the registered model. (templated)
+    :param version: the version. (templated)
+    :param predictions_uri: the scored evaluation rows, as `EvaluateModelOperator` returns them. (templated)
+    :param data_uri: the evaluation rows themselves. (templated)
+    :param requests: how many golden requests.
+    :param tolerance: largest difference, relative to 1 or to the value, between online and offline predictions.
+    :param ready_within: seconds until the server must be ready.
+    :param max_latency_p95_ms: largest 95th percentile of the latency of one row, in milliseconds; ``None``: any.
+    :param model_environment: ``current`` or ``model``, see `DeployToLocalOperator`. (templated)
+    :param mlflow_conn_id: the MLflow connection.
+    :raises SmokeTestFailedError: with what was seen and the end of the server's log.
+    """
+
+    template_fields: Sequence[str] = ("model", "version", "predictions_uri", "data_uri", "model_environment")
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        version: str,
+        predictions_uri: str,
+        data_uri: str,
+        requests: int = 20,
+        tolerance: float = 1e-6,
+        ready_within: float = 180.0,
+        max_latency_p95_ms: float | None = None,
+        model_environment: str = "current",
+        mlflow_conn_id: str = "mlflow_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.model = model
+        self.version = version
+        self.predictions_uri = predictions_uri
+        self.data_uri = data_uri
+        self.requests = requests
+        self.tolerance = tolerance
+        self.ready_within = ready_within
+        self.max_latency_p95_ms = max_latency_p95_ms
+        self.model_environment = model_environment
+        self.mlflow_conn_id = mlflow_conn_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Serve, ask, compare, record, clean up."""
+        from airflow_provider_mlops.hooks.journal import record_once
+        from airflow_provider_mlops.hooks.serving import local_model, smoke_test
+        from airflow_provider_mlops.journal import kinds, payloads
+
+        folder = local_model(self.model, self.version, self.mlflow_conn_id)
+        result = smoke_test(self, folder, context)
+        payload = payloads.model_smoke_tested(
+            version=self.version, passed=True, reason="holds", sentence=result["sentence"], numbers=result["numbers"]
+        )
+        record_once(self.model, kinds.MODEL_SMOKE_TESTED, payload, context)
+        return {"version": self.version, **result["numbers"]}
+
+
+class PromoteModelOperator(BaseOperator):
+    """
+    Point the champion alias at a version that the gate has passed: compare and swap, journalled.
+
+    A task that was killed half-way and runs again finishes what it began; of two promotions at once one loses. A DAG
+    run that is older than the champion never moves the alias backwards. Returns ``{"model", "version", "previous",
+    "changed"}``.
+
+    :param model: name of the registered model. (templated)
+    :param version: version to promote. (templated)
+    :param expected_champion: version that the candidate was compared with; ``None`` or ``""``: there was none.
+        (templated)
+    :param gate_digest: digest of the gate's decision. (templated)
+    :param alias: alias to move.
+    :param on_foreign_change: what to do when somebody moved the alias by hand: ``fail``, ``adopt`` or ``restore``.
+    :param allow_downgrade: promote a version older than the champion.
+    :param unsafe_override: promote what the gate did not pass; the text says why and is journalled. (templated)
+    :param mlflow_conn_id: the MLflow connection.
+    :raises PromotionConflictError: the champion is another one than expected.
+    :raises GateRefused: the journal holds no passed decision of the gate for this version.
+    """
+
+    template_fields: Sequence[str] = ("model", "version", "expected_champion", "gate_digest", "unsafe_override")
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        version: str,
+        expected_champion: str | None = None,
+        gate_digest: str | None = None,
+        alias: str = "champion",
+        on_foreign_change: str = "fail",
+        allow_downgrade: bool = False,
+        unsafe_override: str | None = None,
+        mlflow_conn_id: str = "mlflow_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.model = model
+        self.version = version
+        self.expected_champion = expected_champion
+        self.gate_digest = gate_digest
+        self.alias = alias
+        self.on_foreign_change = on_foreign_change
+        self.allow_downgrade = allow_downgrade
+        self.unsafe_override = unsafe_override
+        self.mlflow_conn_id = mlflow_conn_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Run the promotion protocol."""
+        from datetime import UTC, datetime
+
+        from airflow_provider_mlops.hooks.journal import JournalHook, actor
+        from airflow_provider_mlops.hooks.mlflow import MlflowHook
+        from airflow_provider_mlops.promotion import PromotionRequest, promote
+
+        promotion = promote(
+            PromotionRequest(
+                model=self.model,
+                version=self.version,
+                expected_champion=self.expected_champion or None,
+                alias=self.alias,
+                gate={"digest": self.gate_digest} if self.gate_digest else {},
+                actor=actor(context),
+                owner=_owner(context),
+                allow_downgrade=self.allow_downgrade,
+                on_foreign_change=self.on_foreign_change,
+                unsafe_override=self.unsafe_override or None,
+            ),
+            journal=JournalHook().journal,
+            registry=MlflowHook(self.mlflow_conn_id).registry,
+            clock=lambda: datetime.now(UTC),
+        )
+        self.log.info("%s", promotion.sentence)
+        return {
+            "model": self.model,
+            "version": promotion.version,
+            "previous": promotion.previous,
+            "changed": promotion.changed,
+        }
+
+
+class RollbackModelOperator(BaseOperator):
+    """
+    Point the champion alias back at the last healthy version, or at a named earlier one.
+
+    Returns ``{"model", "version", "previous", "changed"}``; give ``version`` to `DeployToLocalOperator` to move the
+    traffic too.
+
+    :param model: name of the registered model. (templated)
+    :param to: version to return to; the champion before this one without it. (templated)
+    :param alias: alias to move.
+    :param mlflow_conn_id: the MLflow connection.
+    :raises NotFoundError: there is no earlier healthy version.
+    """
+
+    template_fields: Sequence[str] = ("model", "to")
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        to: str | None = None,
+        alias: str = "champion",
+        mlflow_conn_id: str = "mlflow_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.model = model
+        self.to = to
+        self.alias = alias
+        self.mlflow_conn_id = mlflow_conn_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Run the promotion protocol backwards."""
+        from datetime import UTC, datetime
+
+        from airflow_provider_mlops.hooks.journal import JournalHook, actor
+        from airflow_provider_mlops.hooks.mlflow import MlflowHook
+        from airflow_provider_mlops.promotion import rollback
+
+        promotion = rollback(
+            self.model,
+            to=self.to or None,
+            alias=self.alias,
+            actor=actor(context),
+            owner=_owner(context),
+            journal=JournalHook().journal,
+            registry=MlflowHook(self.mlflow_conn_id).registry,
+            clock=lambda: datetime.now(UTC),
+        )
+        self.log.info("%s", promotion.sentence)
+        return {
+            "model": self.model,
+            "version": promotion.version,
+            "previous": promotion.previous,
+            "changed": promotion.changed,
+        }
+
+
+def _owner(context: Context) -> str:
+    """Return what owns a lease: this task instance, whichever attempt of it runs."""
+    ti = context["ti"]
+    return f"{ti.dag_id} {ti.run_id} {ti.task_id} {ti.map_index}"
