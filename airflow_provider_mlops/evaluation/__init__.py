@@ -1,5 +1,6 @@
 """Is the candidate better than the champion, and is it good enough? Pure: values in, a `GateDecision` out."""
 
+from airflow_provider_mlops.evaluation.gate import check_rules, decide
 from airflow_provider_mlops.evaluation.values import (
     Finding,
     GateDecision,
@@ -9,6 +10,7 @@ from airflow_provider_mlops.evaluation.values import (
     Reason,
     Rule,
     RuleOutcome,
+    Task,
 )
 
 __all__ = [
@@ -20,4 +22,7 @@ __all__ = [
     "Reason",
     "Rule",
     "RuleOutcome",
+    "Task",
+    "check_rules",
+    "decide",
 ]

@@ -1,0 +1,159 @@
+"""
+Guards that look at the evaluation set before any rule. Pure: each takes values and returns a `Finding` or ``None``.
+
+They answer whether the evaluation can be believed at all, so a finding refuses whatever the metrics say.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from airflow_provider_mlops.evaluation.metrics import METRICS
+from airflow_provider_mlops.evaluation.samples import Sample, missing
+from airflow_provider_mlops.evaluation.values import Finding, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime, timedelta
+
+__all__ = [
+    "check_freshness",
+    "check_labels",
+    "check_leakage",
+    "check_overlap",
+    "check_signature",
+    "check_time_order",
+]
+
+
+def check_overlap(
+    training: np.ndarray, evaluation: np.ndarray, *, what: str = "rows", max_share: float = 0.0
+) -> Finding | None:
+    """
+    Find evaluation rows (or entities) that were trained on.
+
+    :param training: hashes of the training rows, or their entities; any shape ``(n,)`` of comparable values.
+    :param evaluation: the same of the evaluation rows.
+    :param what: ``rows`` or ``entities``, for the sentence.
+    :param max_share: share of *evaluation* that may overlap, 0..1; exact duplicates happen in data of few columns.
+    """
+    shared = np.isin(evaluation, training)
+    count, share = int(shared.sum()), float(shared.mean()) if len(shared) else 0.0
+    if share <= max_share:
+        return None
+    return Finding(
+        Reason.OVERLAP,
+        f"{count} of {len(evaluation)} evaluation {what} ({share:.1%}) were trained on, {max_share:.1%} may be. "
+        "Hold out newer data, or remove duplicates before the split.",
+        {"overlapping": count, "share": share, "max_share": max_share},
+    )
+
+
+def check_leakage(features: Mapping[str, np.ndarray], label: np.ndarray, *, max_auc: float = 0.99) -> Finding | None:
+    """
+    Find a single feature whose values alone order a binary label almost perfectly, either way round.
+
+    :param features: numeric columns, each ``(n,)``; NaN takes the column's smallest place.
+    :param label: ``(n,)``; two distinct values, else nothing is found.
+    :param max_auc: ROC AUC of one feature that is still believed.
+    """
+    classes = np.unique(label[~missing(label)])
+    if len(classes) != 2:
+        return None
+    known = ~missing(label)
+    truth = (label[known] == classes[1]).astype(np.int64)
+    aucs = {}
+    for name, values in features.items():
+        column = values[known].astype(float)
+        column = np.where(np.isnan(column), -np.inf, column)
+        one = Sample(truth, None, column, False, 2, 0.5, truth, column)
+        auc = METRICS["roc_auc"].value(one)
+        aucs[name] = max(auc, 1 - auc)
+    leaks = {name: auc for name, auc in sorted(aucs.items(), key=lambda item: -item[1]) if auc > max_auc}
+    if not leaks:
+        return None
+    first, auc = next(iter(leaks.items()))
+    return Finding(
+        Reason.LEAKAGE,
+        f"The column {first!r} alone predicts the label (ROC AUC {auc:.4f} > {max_auc:g}). It is probably known only "
+        "after the fact: take it out of the features, or raise max_auc if it is honest.",
+        {"columns": leaks},
+    )
+
+
+def check_labels(label: np.ndarray, *, max_missing: float) -> Finding | None:
+    """
+    Find an empty evaluation set, or one of which too many rows have no label.
+
+    :param label: ``(n,)``, with NaN or None where the label is missing.
+    :param max_missing: share of rows that may have no label, 0..1.
+    """
+    if len(label) == 0:
+        return Finding(
+            Reason.EMPTY_EVALUATION_SET,
+            "The evaluation set has no rows. Widen hold_out, or wait for data.",
+            {"rows": 0},
+        )
+    count = int(missing(label).sum())
+    share = count / len(label)
+    if share <= max_missing and count < len(label):
+        return None
+    return Finding(
+        Reason.LABELS_MISSING,
+        f"{count} of {len(label)} evaluation rows ({share:.1%}) have no label, {max_missing:.1%} may have none. "
+        "Labels that arrive late need label_delay.",
+        {"missing": count, "share": share, "max_missing": max_missing},
+    )
+
+
+def check_freshness(newest: datetime, *, now: datetime, max_age: timedelta) -> Finding | None:
+    """
+    Find an evaluation set that says nothing about today.
+
+    :param newest: event time of the newest evaluation row.
+    :param now: the time of the decision; both aware or both naive.
+    """
+    age = now - newest
+    if age <= max_age:
+        return None
+    return Finding(
+        Reason.STALE_EVALUATION_SET,
+        f"The newest evaluation row is {age.days} days old ({newest.isoformat()}), {max_age.days} days are allowed. "
+        "Snapshot newer data, or look why none arrives.",
+        {"age_seconds": age.total_seconds(), "max_age_seconds": max_age.total_seconds()},
+    )
+
+
+def check_time_order(newest_training: datetime, oldest_evaluation: datetime) -> Finding | None:
+    """Find training rows that are newer than the oldest evaluation row: the model would have seen the future."""
+    if newest_training <= oldest_evaluation:
+        return None
+    return Finding(
+        Reason.TIME_ORDER,
+        f"The newest training row ({newest_training.isoformat()}) is younger than the oldest evaluation row "
+        f"({oldest_evaluation.isoformat()}). Train on the time before hold_out only.",
+        {"newest_training": newest_training.isoformat(), "oldest_evaluation": oldest_evaluation.isoformat()},
+    )
+
+
+def check_signature(candidate: Mapping[str, str], champion: Mapping[str, str]) -> Finding | None:
+    """
+    Find inputs that the candidate wants and the champion's clients do not send. Fewer inputs are fine.
+
+    :param candidate: type of each required input column, as the model's signature names them.
+    :param champion: the same of the champion.
+    """
+    added = sorted(set(candidate) - set(champion))
+    retyped = sorted(name for name in set(candidate) & set(champion) if candidate[name] != champion[name])
+    if not added and not retyped:
+        return None
+    parts = [f"wants the new column {name!r} ({candidate[name]})" for name in added]
+    parts += [f"wants {name!r} as {candidate[name]} instead of {champion[name]}" for name in retyped]
+    return Finding(
+        Reason.SIGNATURE_CHANGED,
+        f"The candidate {'; '.join(parts)}. Clients of the champion would be refused: change them first, or keep the "
+        "inputs.",
+        {"added": added, "retyped": retyped},
+    )
