@@ -56,18 +56,6 @@ def _time(spec: PipelineSpec) -> Iterator[Problem]:
                 ("data", "hold_out"),
                 "a duration needs the time of a row. Name its column (data.timestamp: COLUMN), or write a share: 20%.",
             )
-    elif "hold_out" not in data.model_fields_set:
-        yield Problem(
-            ("data", "hold_out"),
-            "missing. With data.timestamp the newest labelled rows judge the candidate: say how many days, "
-            "for example hold_out: 14d.",
-        )
-    elif isinstance(data.hold_out, float):
-        yield Problem(
-            ("data", "hold_out"),
-            "with data.timestamp the newest labelled rows judge the candidate: write a duration, for example 14d. "
-            "(A share would let the model train on rows newer than those that judge it.)",
-        )
 
 
 def _columns(spec: PipelineSpec) -> Iterator[Problem]:
@@ -99,6 +87,8 @@ def _rule(rule: RuleSpec, path: Path) -> Iterator[Problem]:
             "cannot be asked of slices. They veto when they are shown worse; protected: true asks that they be shown "
             "not worse.",
         )
+    if rule.higher_is_better is None and ":" in rule.metric:
+        yield Problem((*path, "metric"), "a function does not tell its direction. Add higher_is_better: true or false.")
     if rule.higher_is_better is not None and ":" not in rule.metric:
         yield Problem(
             (*path, "higher_is_better"),

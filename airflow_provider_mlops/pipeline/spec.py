@@ -201,8 +201,8 @@ class DataSpec(Section):
     )  # fmt: skip
     hold_out: HoldOut = Field(
         0.2,
-        description="What is never trained on and judges the candidate. With `timestamp` a duration, required: the "
-        "newest labelled rows. Without, a share of the rows, chosen by a hash of the row.",
+        description="What is never trained on and judges the candidate: a duration (needs `timestamp`) or a share of "
+        "the rows. With `timestamp` the newest labelled rows; without, rows chosen by a hash of their values.",
     )
 
 
@@ -343,10 +343,10 @@ class CanarySpec(Section):
     )
     if_inconclusive: Literal["rollback", "hold", "promote"] = Field(
         "rollback",
-        description="What an inconclusive step does: `rollback`, `hold` (stay and fail the task), `promote`.",
+        description="What an inconclusive step does: `rollback`, `hold` (keep comparing), `promote`.",
     )
-    max_error_rate: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.05, description="Share of failed requests, 0..1, at which the new version is taken out at once."
+    max_error_rate: Annotated[float, Field(gt=0, le=0.25)] = Field(
+        0.02, description="Share of failed answers (5xx), 0..0.25, that a healthy version stays below."
     )
 
 
