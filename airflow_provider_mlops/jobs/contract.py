@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_mlops.data.values import DataRef, DataVersion
 
-__all__ = ["job_name", "training_environment"]
+__all__ = ["job_name", "task_instance_name", "training_environment"]
 
 _READABLE = 22  # characters that dag and task may each keep: 22 + 22 + 10 + 6 digits of n + 3 dashes = 63
 
@@ -34,10 +34,19 @@ def job_name(dag_id: str, run_id: str, task_id: str, map_index: int, n: int) -> 
     """
     if not 1 <= n <= 999_999:
         raise ConfigError(f"The number of a job must be in 1..999999, got {n}.")
+    return f"{task_instance_name(dag_id, run_id, task_id, map_index)}-{n}"
+
+
+def task_instance_name(dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
+    """
+    Return the part of `job_name` that all jobs of a task instance share, 56 characters at most.
+
+    >>> task_instance_name("fraud__train", "manual__2026-01-01", "train", -1)
+    'fraud-train-train-07d4d683db'
+    """
     identity = json.dumps([dag_id, run_id, task_id, map_index])
     digest = hashlib.sha256(identity.encode()).hexdigest()[:10]
-    words = (_slug(dag_id), _slug(task_id), digest, str(n))
-    return "-".join(word for word in words if word)
+    return "-".join(word for word in (_slug(dag_id), _slug(task_id), digest) if word)
 
 
 def training_environment(

@@ -1,0 +1,1 @@
+"""What runs jobs: one module per way to run them."""

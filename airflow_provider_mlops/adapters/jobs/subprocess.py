@@ -1,0 +1,188 @@
+"""
+Jobs as child processes of the process that submits them: for one machine, and for no longer than the task runs.
+
+Everything about a job lies in ROOT/NAME::
+
+    lock     locked while the job's keeper lives; that tells RUNNING from LOST without trusting a process id
+    log      what the job wrote
+    exit     the outcome, written last
+    cancel   there when somebody asked for the job's end
+    work     where the job starts, unless its specification names a folder
+
+Neither command nor environment is written down.
+"""
+
+from __future__ import annotations
+
+import codecs
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from airflow_provider_mlops.adapters.jobs import keeper
+from airflow_provider_mlops.errors import ConfigError, ServiceError
+from airflow_provider_mlops.jobs.backend import JobPhase, JobSpec, JobStatus, check_job_name
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+    from pathlib import Path
+
+__all__ = ["ProcessBackend"]
+
+_INHERITED = ("PATH", "HOME", "LANG", "TZ", "TMPDIR")
+_PAGE = 1 << 20  # bytes of log that one call returns
+
+# The keepers that this process has started, by the writing end of their pipe. Nobody writes there: it closes when this
+# process ends, in whatever way, and that is the message.
+_KEEPERS: dict[int, subprocess.Popen[bytes]] = {}
+
+
+class ProcessBackend:
+    """
+    Runs each job as a child process with a keeper between, both gone within moments of this process's end.
+
+    The job sees ``PATH``, ``HOME``, ``LANG``, ``TZ`` and ``TMPDIR`` of this process and its own two environments,
+    nothing else: no setting and no secret of the worker.
+
+    :param root: folder for the state of all jobs. It is made when missing, readable by its owner only.
+    :param grace: how long a job that ran too long or was cancelled may take to end after SIGTERM, before SIGKILL.
+    """
+
+    def __init__(self, root: Path, *, grace: timedelta | None = None) -> None:
+        self._root = root.absolute()
+        self._grace = 10.0 if grace is None else grace.total_seconds()
+
+    def submit(self, spec: JobSpec) -> None:
+        """
+        See `JobBackend.submit`.
+
+        :raises ConfigError: the folder that the job is to start in does not exist.
+        :raises ServiceError: the state cannot be written, or no process can be started.
+        """
+        folder = self._root / spec.name
+        if spec.files is not None and not spec.files.is_dir():
+            raise ConfigError(f"Job {spec.name!r}: {spec.files} is no folder that it could start in.")
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            starts_in = spec.files or folder / "work"
+            lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                # The log is there as soon as a job was started, and made under the lock. Until then the lock is held
+                # for moments only: by somebody who asks for the status, or who submits the same job just now.
+                while not (locked := _try_lock(lock, fcntl.LOCK_EX)) and not (folder / "log").exists():
+                    time.sleep(0.005)
+                if locked and not (folder / "log").exists():
+                    starts_in.mkdir(exist_ok=True)
+                    (folder / "log").touch(mode=0o600)
+                    self._start(spec, folder, starts_in.absolute(), lock)
+            finally:
+                os.close(lock)  # the keeper has its own, and the lock is released with the last
+        except OSError as error:
+            raise ServiceError(f"Job {spec.name!r} cannot be started from {folder}: {error}.") from error
+
+    def status(self, name: str) -> JobStatus:
+        """See `JobBackend.status`."""
+        folder = self._folder(name)
+        _reap()
+        # The lock before the outcome: a keeper that ends in between has written its outcome by then.
+        alive = _is_locked(folder / "lock")
+        if alive is None or not (alive or (folder / "log").exists()):
+            return JobStatus(JobPhase.UNKNOWN)
+        with suppress(FileNotFoundError):
+            outcome = json.loads((folder / "exit").read_text(encoding="utf-8"))
+            return JobStatus(JobPhase(outcome["phase"]), outcome["exit_code"], outcome["reason"])
+        if alive:
+            return JobStatus(JobPhase.RUNNING)
+        return JobStatus(JobPhase.LOST, None, "It ended together with the process that had submitted it.")
+
+    def logs(self, name: str, after: int = 0) -> tuple[str, int]:
+        """See `JobBackend.logs`. A page is 1 MiB at most."""
+        if after < 0:
+            raise ConfigError(f"A log is read from an offset >= 0, got {after}.")
+        is_final = self.status(name).phase.is_final
+        try:
+            with (self._folder(name) / "log").open("rb") as log:
+                log.seek(after)
+                data = log.read(_PAGE)
+        except FileNotFoundError:
+            return "", after
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        text = decoder.decode(data, final=is_final and len(data) < _PAGE)
+        return text, after + len(data) - len(decoder.getstate()[0])
+
+    def cancel(self, name: str) -> None:
+        """See `JobBackend.cancel`."""
+        if self.status(name).phase is JobPhase.RUNNING:
+            (self._folder(name) / "cancel").touch()
+
+    def _folder(self, name: str) -> Path:
+        return self._root / check_job_name(name)
+
+    def _start(self, spec: JobSpec, folder: Path, starts_in: Path, lock: int) -> None:
+        """Start the keeper, which inherits the lock and the reading end of a pipe that this process holds."""
+        reading, writing = os.pipe()
+        try:
+            _KEEPERS[writing] = subprocess.Popen(
+                [
+                    *(sys.executable, "-I", "-S", keeper.__file__, str(folder), str(reading), str(lock)),
+                    *(str(spec.run_timeout.total_seconds()), str(self._grace), str(starts_in), *spec.command),
+                ],
+                env={
+                    **{key: os.environ[key] for key in _INHERITED if key in os.environ},
+                    **spec.environment,
+                    **spec.secret_environment,
+                },
+                pass_fds=(reading, lock),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(writing)
+            raise
+        finally:
+            os.close(reading)
+
+
+def _reap() -> None:
+    """Forget the keepers that have ended."""
+    for writing, process in list(_KEEPERS.items()):
+        if process.poll() is not None and _KEEPERS.pop(writing, None) is not None:
+            os.close(writing)
+
+
+def _let_go() -> None:
+    """Close the pipes in a process that was forked from this one: it must not keep the jobs alive."""
+    for writing in _KEEPERS:
+        os.close(writing)
+    _KEEPERS.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
+def _try_lock(descriptor: int, kind: int) -> bool:
+    """Take a lock of *kind* unless that must wait."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_locked(file: Path) -> bool | None:
+    """Return whether a keeper, or who is about to start one, holds *file*; ``None`` when there is no such file."""
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        return not _try_lock(descriptor, fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)
