@@ -94,6 +94,11 @@ class NumberCounts:
         """Rows that hold a finite number."""
         return self.rows - self.negative_infinity - self.positive_infinity
 
+    @property
+    def far_outside(self) -> int:
+        """Rows beyond the guards: outside the reference's range widened by its own span on both sides."""
+        return int(self.counts[0] + self.counts[-1]) if self.edges.size >= 4 else 0
+
     def empty(self) -> NumberCounts:
         """Return the same bins without counts."""
         width = self.edges.size + 1

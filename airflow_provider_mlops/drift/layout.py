@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
     from airflow_provider_mlops.drift.counts import Edges
 
-__all__ = ["SAMPLE_ROWS", "Sample", "choose_edges", "choose_layout"]
+__all__ = ["SAMPLE_ROWS", "Sample", "choose_edges", "choose_layout", "without_identifiers"]
 
 BINS = 256
 TAILS = (0.0001, 0.001, 0.999, 0.9999)
 MAX_CELLS = 255
+IDENTIFIER_SHARE = 0.5
 SAMPLE_ROWS = 20_000
 
 
@@ -63,6 +64,24 @@ def choose_layout(
     )
 
 
+def without_identifiers(profile: DataProfile) -> DataProfile:
+    """
+    Return *profile* with its identifiers marked and their values dropped.
+
+    A text column of which over half the rows hold a value that no other row holds names its rows; its values are
+    new in every window, and none of their counts says anything about drift.
+    """
+    columns = {
+        name: replace(column, identifier=True, categories=None)
+        if column.categories is not None
+        and column.family is Family.TEXT
+        and column.categories.once + column.categories.tail_rows > IDENTIFIER_SHARE * column.categories.rows
+        else column
+        for name, column in profile.columns.items()
+    }
+    return replace(profile, columns=columns)
+
+
 def _column_layout(array: pa.Array, type_: pa.DataType) -> ColumnProfile:
     import pyarrow.compute as pc  # noqa: PLC0415 - loads at use, never at parse time
 
@@ -87,12 +106,22 @@ def _column_layout(array: pa.Array, type_: pa.DataType) -> ColumnProfile:
 
 
 def choose_edges(values: npt.NDArray[np.float64]) -> Edges:
-    """Return ascending bin edges, shape ``(e,)``, for finite *values*; empty without values."""
-    distinct = np.unique(values)
-    if distinct.size <= BINS:
-        return distinct
-    shares = np.concatenate([TAILS, np.arange(1, BINS) / BINS, [1.0]])
-    return np.unique(np.quantile(values, shares, method="inverted_cdf"))
+    """
+    Return ascending bin edges, shape ``(e,)``, for finite *values*; empty without values.
+
+    Where the values vary, a guard lies one span below the smallest and one above the largest of them: what falls
+    beyond the guards comes from another world (another unit), which ranks alone could not tell.
+    """
+    edges = np.unique(values)
+    if edges.size > BINS:
+        shares = np.concatenate([TAILS, np.arange(BINS) / BINS, [1.0]])
+        edges = np.unique(np.quantile(values, shares, method="inverted_cdf"))
+    if edges.size < 2:
+        return edges
+    with np.errstate(over="ignore"):
+        span = edges[-1] - edges[0]
+        guards = np.nan_to_num([edges[0] - span, edges[-1] + span])
+    return np.unique(np.concatenate([guards, edges]))
 
 
 def _utc(instant: datetime) -> datetime:

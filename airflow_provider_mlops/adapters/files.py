@@ -1,0 +1,472 @@
+"""
+Rows of Parquet, CSV and Arrow files as arrow record batches, in bounded memory.
+
+A path may be a file, a folder (files that begin with ``.`` or ``_`` are not data), a glob, or any of these as an
+fsspec URL (``s3://``, ``gs://``, ``memory://``). Whatever cannot be read is a `DataError` that names the file, the
+column where there is one, and the next step.
+"""
+
+from __future__ import annotations
+
+import glob as globs
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_mlops.errors import ConfigError, DataError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import pyarrow as pa
+
+    from airflow_provider_mlops.data import Window
+
+__all__ = ["column_names", "file_format", "scan", "schema"]
+
+_FORMATS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".arrow": "ipc", ".feather": "ipc", ".ipc": "ipc"}
+_COMPRESSED = {".gz", ".bz2", ".zst"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Files of one format on one file system."""
+
+    path: str  # as the user wrote it
+    filesystem: Any
+    files: tuple[str, ...]
+    format: str
+
+
+def schema(path: str) -> pa.Schema:
+    """
+    Return names and types of the columns of *path*.
+
+    CSV has no types: the narrowest of int64, double, bool, date, timestamp and string that fits every value of the
+    column is taken; the whole file is read for that.
+
+    :raises DataError: nothing there, a file that cannot be read, files whose columns do not fit together, or two
+        columns of one name.
+    """
+    source = _resolve(path)
+    return _csv_schema(source, {}) if source.format == "csv" else _dataset_schema(source)
+
+
+def column_names(path: str) -> list[str]:
+    """Return the names of the columns of *path*. :raises DataError: as `schema`."""
+    source = _resolve(path)
+    if source.format != "csv":
+        return list(_dataset_schema(source).names)
+    return list(dict.fromkeys(name for file in source.files for name in _csv_names(source, file)))
+
+
+def file_format(path: str) -> str:
+    """Return ``parquet``, ``csv`` or ``ipc``. :raises DataError: nothing there, or files of several formats."""
+    return _resolve(path).format
+
+
+def scan(
+    path: str,
+    *,
+    columns: Sequence[str] | None = None,
+    timestamp: str | None = None,
+    window: Window | None = None,
+    batch_rows: int = 65_536,
+    types: Mapping[str, pa.DataType] | None = None,
+    dictionaries: bool = False,
+) -> Iterator[pa.RecordBatch]:
+    """
+    Yield the rows of *path* in the files' order, files sorted by name.
+
+    :param columns: the columns to read, in this order; ``None`` reads all.
+    :param timestamp: column with the event time, any arrow timestamp or date type; times without a zone are UTC.
+    :param window: yield only rows whose *timestamp* lies in it; Parquet row groups outside are not read. A row
+        without a time lies in no window.
+    :param batch_rows: most rows of a batch.
+    :param types: types of CSV columns, in place of looking at all their values; other files bring their own.
+    :param dictionaries: leave text that Parquet holds as dictionaries in that form, which is faster to count.
+    :raises ConfigError: a window without a timestamp column.
+    :raises DataError: as `schema`; a column that is not there; a timestamp column that holds no time.
+    """
+    if window is not None and (window.start is not None or window.end is not None) and timestamp is None:
+        raise ConfigError("A window of event time needs the name of the timestamp column (data: timestamp).")
+    source = _resolve(path)
+    wanted = None if columns is None else list(dict.fromkeys(columns))
+    if source.format == "csv":
+        yield from _scan_csv(source, wanted, timestamp, window, batch_rows=batch_rows, types=types or {})
+    else:
+        yield from _scan_dataset(source, wanted, timestamp, window, batch_rows, dictionaries=dictionaries)
+
+
+def _resolve(path: str) -> _Source:
+    """Return the data files that *path* means, sorted."""
+    from pyarrow import fs
+
+    if "://" in path:
+        files, filesystem = _remote_files(path)
+    else:
+        files, filesystem = _local_files(path), fs.LocalFileSystem()
+    formats = {name: _format_of(name) for name in files}
+    known = {kind for kind in formats.values() if kind}
+    if len(files) == 1 and not known:
+        known = {_sniff(files[0], filesystem, path)}
+    elif known:
+        files = [name for name in files if formats[name]]
+    if not known:
+        raise DataError(f"{path!r} holds no Parquet, CSV or Arrow file. Files that begin with '.' or '_' are ignored.")
+    if len(known) > 1:
+        raise DataError(f"{path!r} holds files of several formats: {', '.join(sorted(known))}. Name one with a glob.")
+    return _Source(path, filesystem, tuple(sorted(files)), known.pop())
+
+
+def _local_files(path: str) -> list[str]:
+    if any(char in path for char in "*?[") and not Path(path).exists():
+        found = [name for name in globs.glob(path, recursive=True) if Path(name).is_file()]  # noqa: PTH207 - absolute patterns
+        found = [name for name in found if _is_data(Path(name).name)]
+        if not found:
+            raise DataError(f"No file matches {path!r}. Files that begin with '.' or '_' are ignored.")
+        return found
+    here = Path(path)
+    if here.is_file():
+        return [path]
+    if here.is_dir():
+        inside = (file.relative_to(here) for file in here.rglob("*") if file.is_file())
+        return [str(here / name) for name in inside if all(map(_is_data, name.parts))]
+    try:
+        near = [str(file) for file in here.parent.iterdir()]
+    except OSError:
+        near = []
+    raise DataError(f"{path!r} is no file and no folder.{did_you_mean(path, near)} Check the path of the data.")
+
+
+def _remote_files(path: str) -> tuple[list[str], Any]:
+    import fsspec
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    try:
+        filesystem, inner = fsspec.core.url_to_fs(path)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(
+            f"{path!r} cannot be opened: {str(error)[:200]}. Install the fsspec package of that protocol, such as s3fs."
+        ) from error
+    try:
+        if any(char in inner for char in "*?["):
+            found = [name for name in filesystem.glob(inner) if _is_data(PurePosixPath(name).name)]
+        elif filesystem.isfile(inner):
+            found = [inner]
+        else:
+            base = inner.rstrip("/")
+            found = [
+                name
+                for name in filesystem.find(base)
+                if all(map(_is_data, PurePosixPath(name[len(base) :].lstrip("/")).parts))
+            ]
+    except OSError as error:
+        raise DataError(f"{path!r} cannot be listed: {str(error)[:200]}. Check the URL and its credentials.") from error
+    if not found:
+        raise DataError(f"Nothing was found at {path!r}. Check the URL; files that begin with '.' or '_' are ignored.")
+    return found, PyFileSystem(FSSpecHandler(filesystem))
+
+
+def _is_data(name: str) -> bool:
+    return not name.startswith((".", "_"))
+
+
+def _format_of(name: str) -> str | None:
+    pure = PurePosixPath(name.lower())
+    suffix = PurePosixPath(pure.stem).suffix if pure.suffix in _COMPRESSED else pure.suffix
+    return _FORMATS.get(suffix)
+
+
+def _sniff(name: str, filesystem: Any, path: str) -> str:
+    with _reading(name), filesystem.open_input_file(name) as file:
+        magic = file.read(6)
+    if magic[:4] == b"PAR1":
+        return "parquet"
+    if magic == b"ARROW1":
+        return "ipc"
+    raise DataError(f"{path!r} is no Parquet or Arrow file, and its name does not end in .csv. Rename or convert it.")
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Turn what arrow and the file system raise into our error, with the file's name."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError, EOFError) as error:
+        text = " ".join(str(error).split())[:256]
+        raise DataError(f"{name!r} cannot be read: {text}. Check the file, or write it again.") from error
+
+
+def _refuse_duplicates(names: Sequence[str], file: str) -> None:
+    double = sorted({name for name in names if names.count(name) > 1})
+    if double:
+        raise DataError(f"{file!r} has two columns named {double[0]!r}. Rename one of them.")
+
+
+def _require(columns: Sequence[str], names: Sequence[str], path: str) -> None:
+    for column in columns:
+        if column not in names:
+            raise DataError(
+                f"Column {column!r} is not in {path!r}.{did_you_mean(column, names)} "
+                f"It has {len(names)} columns: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}."
+            )
+
+
+# Parquet and Arrow files
+
+
+def _dataset_schema(source: _Source) -> pa.Schema:
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
+    unified: pa.Schema | None = None
+    for name in source.files:
+        with _reading(name):
+            dataset = ds.FileSystemDataset.from_paths(
+                [name], schema=pa.schema([]), format=_arrow_format(source, ()), filesystem=source.filesystem
+            )
+            found = next(iter(dataset.get_fragments())).physical_schema
+        _refuse_duplicates(found.names, name)
+        found = found.remove_metadata()
+        try:
+            unified = found if unified is None else pa.unify_schemas([unified, found], promote_options="permissive")
+        except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
+            raise DataError(_misfit(unified, found, source.files[0], name)) from error
+    if unified is None:
+        raise DataError(f"{source.path!r} holds no data files.")
+    return unified
+
+
+def _misfit(unified: pa.Schema, found: pa.Schema, first: str, name: str) -> str:
+    import pyarrow as pa
+
+    for field in found:
+        position = unified.get_field_index(field.name)
+        if position >= 0:
+            pair = [pa.schema([unified.field(position)]), pa.schema([field])]
+            try:
+                pa.unify_schemas(pair, promote_options="permissive")
+            except (pa.ArrowTypeError, pa.ArrowInvalid):
+                return (
+                    f"Column {field.name!r} is {field.type} in {name!r} and {unified.field(position).type} in "
+                    f"{first!r} or a file after it. Convert one of them, or read them apart with a glob."
+                )
+    return f"The columns of {name!r} do not fit those of {first!r}. Read them apart with a glob."
+
+
+def _arrow_format(source: _Source, text: Sequence[str]) -> Any:
+    import pyarrow.dataset as ds
+
+    if source.format == "parquet":
+        return ds.ParquetFileFormat(read_options=ds.ParquetReadOptions(dictionary_columns=list(text)))
+    return ds.IpcFileFormat()
+
+
+def _scan_dataset(
+    source: _Source,
+    columns: Sequence[str] | None,
+    timestamp: str | None,
+    window: Window | None,
+    batch_rows: int,
+    *,
+    dictionaries: bool,
+) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
+    found = _dataset_schema(source)
+    names = found.names if columns is None else list(columns)
+    _require(names, found.names, source.path)
+    text: list[str] = []
+    if dictionaries and source.format == "parquet":
+        text = [field.name for field in found if field.type in (pa.string(), pa.large_string())]
+        for name in text:
+            position = found.get_field_index(name)
+            found = found.set(position, pa.field(name, pa.dictionary(pa.int32(), pa.string())))
+    with _reading(source.path):
+        dataset = ds.FileSystemDataset.from_paths(
+            list(source.files), schema=found, format=_arrow_format(source, text), filesystem=source.filesystem
+        )
+        batches = dataset.scanner(
+            columns=names,
+            filter=_condition(found, timestamp, window, source.path),
+            batch_size=batch_rows,
+            batch_readahead=2,
+            fragment_readahead=1,
+        ).to_batches()
+        for batch in batches:
+            if batch.num_rows:
+                yield batch
+
+
+def _condition(found: pa.Schema, timestamp: str | None, window: Window | None, path: str) -> Any:
+    """Return the filter that keeps the rows of *window*; ``None`` keeps all."""
+    import pyarrow.compute as pc
+
+    if timestamp is None or window is None or (window.start is None and window.end is None):
+        return None
+    _require([timestamp], found.names, path)
+    type_ = found.field(timestamp).type
+    condition = None
+    for bound, later in ((window.start, True), (window.end, False)):
+        if bound is not None:
+            literal = _literal(bound, type_, timestamp, path)
+            part = pc.field(timestamp) >= literal if later else pc.field(timestamp) < literal
+            condition = part if condition is None else condition & part
+    return condition
+
+
+def _literal(bound: datetime, type_: pa.DataType, timestamp: str, path: str) -> pa.Scalar:
+    """Return *bound* in the column's own type where that loses nothing, so that row groups can be skipped."""
+    import pyarrow as pa
+
+    bound = bound.replace(tzinfo=UTC) if bound.tzinfo is None else bound.astimezone(UTC)
+    if pa.types.is_date(type_):
+        day = bound.date() if bound.time().isoformat() == "00:00:00" else bound.date() + timedelta(days=1)
+        return pa.scalar(min(day, date.max), type_)  # a date is its midnight: the next one decides
+    if not pa.types.is_timestamp(type_):
+        raise DataError(
+            f"The timestamp column {timestamp!r} of {path!r} holds {type_}, which is no time. "
+            "Name a column of dates or timestamps, or convert it."
+        )
+    plain = bound if type_.tz else bound.replace(tzinfo=None)
+    try:
+        literal = pa.scalar(plain, pa.timestamp("us", tz=type_.tz))
+        return literal.cast(type_)
+    except pa.ArrowInvalid:
+        return literal
+
+
+# CSV
+
+
+def _open_csv(source: _Source, name: str, columns: Sequence[str]) -> Any:
+    """Return a reader of *columns* as text, empty cells as nulls."""
+    import pyarrow as pa
+    from pyarrow import csv
+
+    return csv.open_csv(
+        source.filesystem.open_input_stream(name, compression="detect"),
+        convert_options=csv.ConvertOptions(
+            column_types=dict.fromkeys(columns, pa.string()),
+            include_columns=list(columns),
+            strings_can_be_null=True,
+            include_missing_columns=True,
+        ),
+    )
+
+
+def _csv_names(source: _Source, name: str) -> list[str]:
+    from pyarrow import csv
+
+    with _reading(name):
+        with csv.open_csv(
+            source.filesystem.open_input_stream(name, compression="detect"),
+            read_options=csv.ReadOptions(autogenerate_column_names=True),
+            convert_options=csv.ConvertOptions(column_types={}),
+        ) as reader:
+            first = reader.read_next_batch()
+        names = [str(first.column(position)[0].as_py() or "") for position in range(first.num_columns)]
+    _refuse_duplicates(names, name)
+    return names
+
+
+def _csv_batches(source: _Source, name: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    with _reading(name), _open_csv(source, name, columns) as reader:
+        yield from reader
+
+
+def _csv_schema(source: _Source, types: Mapping[str, pa.DataType], columns: Sequence[str] | None = None) -> pa.Schema:
+    """Return the narrowest type that fits every value, for the columns that *types* does not name."""
+    import pyarrow as pa
+
+    names: dict[str, None] = {}
+    for name in source.files:
+        names.update(dict.fromkeys(_csv_names(source, name)))
+    wanted = list(names) if columns is None else list(columns)
+    _require(wanted, list(names), source.path)
+    untyped = [name for name in wanted if name not in types]
+    ladders = {name: _ladder() for name in untyped}
+    seen: set[str] = set()
+    if untyped:
+        for file in source.files:
+            for batch in _csv_batches(source, file, untyped):
+                for name in untyped:
+                    text = batch.column(name)
+                    if text.null_count < len(text):
+                        seen.add(name)
+                        _climb(ladders[name], text)
+    inferred = {name: ladders[name][0] if name in seen else pa.null() for name in untyped}
+    return pa.schema([(name, types[name] if name in types else inferred[name]) for name in wanted])
+
+
+def _ladder() -> list[pa.DataType]:
+    import pyarrow as pa
+
+    times = [pa.date32(), pa.timestamp("us"), pa.timestamp("us", tz="UTC")]
+    return [pa.int64(), pa.float64(), pa.bool_(), *times, pa.string()]
+
+
+def _climb(ladder: list[pa.DataType], text: pa.Array) -> None:
+    """Drop types from the front of *ladder* until one fits every value of *text*."""
+    import pyarrow as pa
+
+    while True:
+        try:
+            _convert(text, ladder[0])
+        except pa.ArrowInvalid:
+            del ladder[0]
+        else:
+            return
+
+
+def _convert(text: pa.Array, type_: pa.DataType) -> pa.Array:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_null(type_):
+        return pa.nulls(len(text))
+    return text if type_ == pa.string() else pc.utf8_trim_whitespace(text).cast(type_)
+
+
+def _scan_csv(
+    source: _Source,
+    columns: Sequence[str] | None,
+    timestamp: str | None,
+    window: Window | None,
+    *,
+    batch_rows: int,
+    types: Mapping[str, pa.DataType],
+) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
+
+    read = columns
+    if columns is not None and timestamp is not None and window is not None and timestamp not in columns:
+        read = [*columns, timestamp]
+    found = _csv_schema(source, types, read)
+    condition = _condition(found, timestamp, window, source.path)
+    for file in source.files:
+        for batch in _csv_batches(source, file, found.names):
+            arrays = [_convert_named(batch.column(field.name), field, file) for field in found]
+            table = pa.Table.from_arrays(arrays, schema=found)
+            table = table if condition is None else table.filter(condition)
+            for part in table.select(found.names if columns is None else columns).to_batches(max_chunksize=batch_rows):
+                if part.num_rows:
+                    yield part
+
+
+def _convert_named(text: pa.Array, field: pa.Field, file: str) -> pa.Array:
+    import pyarrow as pa
+
+    try:
+        return _convert(text, field.type)
+    except pa.ArrowInvalid as error:
+        raise DataError(
+            f"Column {field.name!r} of {file!r} cannot be read as {field.type}: {str(error)[:200]}. "
+            "Mend the file, or read the column as text."
+        ) from error

@@ -1,0 +1,403 @@
+"""
+Tests and effects on counts. Pure functions; each returns a number, never a verdict.
+
+Notation: the reference has ``n`` rows, the window ``m``; ``n_eff = n m / (n + m)``. A *variance factor* ``v`` is the
+variance of the difference of two shares divided by ``p (1 - p)``: ``1/n + 1/m`` for independent rows, more where
+blocks of time differ.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    Array = npt.NDArray[np.float64]
+    Counts = npt.NDArray[np.int64]
+
+__all__ = [
+    "BlockVariance",
+    "adjust",
+    "block_variance",
+    "cells_p",
+    "chi_square_p",
+    "fisher_p",
+    "hypergeometric_tails",
+    "kolmogorov_exact_p",
+    "kolmogorov_p",
+    "ks_distance",
+    "moderate",
+    "new_values_p",
+    "share_t_p",
+    "shares_f_p",
+    "t_kolmogorov_limit",
+    "t_kolmogorov_p",
+    "total_variation",
+]
+
+
+# Numbers
+
+
+def ks_distance(reference: Counts, current: Counts) -> float:
+    """
+    Return the largest gap between two distributions on the same bins, 0..1.
+
+    :param reference: counts per bin, shape ``(bins,)``, sum > 0. *current* alike.
+
+    >>> import numpy as np
+    >>> ks_distance(np.array([50, 50, 0]), np.array([25, 50, 25]))
+    0.25
+    """
+    return float(np.abs(reference.cumsum() / reference.sum() - current.cumsum() / current.sum()).max())
+
+
+def kolmogorov_p(distance: float, n: int, m: int) -> float:
+    """Return an upper bound of the p of a KS *distance* between binned samples: the asymptotic law of unbinned ones."""
+    from scipy.special import kolmogorov  # noqa: PLC0415 - loads at use, never at parse time
+
+    return float(kolmogorov(distance * math.sqrt(n * m / (n + m))))
+
+
+def kolmogorov_exact_p(reference: Counts, current: Counts) -> float:
+    """
+    Return the exact p of the KS distance of two binned samples, given the pooled counts.
+
+    Given the pooled count ``t_j`` of each bin, the window's counts are independent ``Binomial(t_j, m/N)`` conditioned
+    on their sum ``m``. The law of the running sum is carried bin by bin; mass that reaches a gap as large as the one
+    seen is cut off there, and counts with its chance of still ending at ``m``. Ties and unequal sizes are exact.
+
+    :param reference: counts per bin, shape ``(bins,)``. *current* alike.
+    """
+    pooled = reference + current
+    kept = pooled > 0
+    pooled, window = pooled[kept].astype(np.int64), current[kept].astype(np.int64)
+    m, total = int(window.sum()), int(pooled.sum())
+    share, reached = m / total, pooled.cumsum()
+    gap = int(np.abs(reached * m - window.cumsum() * total).max())
+    if gap == 0:
+        return 1.0
+    at_end = _log_binomial(total, share, m)
+    mass, low, p = np.ones(1), 0, 0.0
+    for count, so_far in zip(pooled.tolist(), reached.tolist(), strict=True):
+        reach = 9 * math.sqrt(count * share * (1 - share)) + 3  # beyond 9 standard deviations nothing is left
+        first, last = max(0, int(count * share - reach)), min(count, int(count * share + reach) + 1)
+        mass = np.convolve(mass, np.exp(_log_binomial(count, share, np.arange(first, last + 1))))
+        low += first
+        sums = np.arange(low, low + mass.size)
+        possible = (m - sums >= 0) & (m - sums <= total - so_far)
+        beyond = np.abs(sums * total - so_far * m) >= gap
+        cut = beyond & possible & (mass > 0)
+        if cut.any():
+            rest = _log_binomial(total - so_far, share, m - sums[cut])
+            p += float(np.exp(np.log(mass[cut]) + rest - at_end).sum())
+        mass = np.where(beyond | ~possible, 0.0, mass)
+        alive = np.flatnonzero(mass)
+        if alive.size == 0:
+            break
+        mass = mass[alive[0] : alive[-1] + 1]
+        low += int(alive[0])
+    return min(1.0, p)
+
+
+def _log_binomial(trials: Any, share: float, hits: Any) -> Any:
+    from scipy.special import gammaln  # noqa: PLC0415 - loads at use, never at parse time
+
+    ways = gammaln(trials + 1) - gammaln(hits + 1) - gammaln(trials - hits + 1)
+    return ways + hits * math.log(share) + (trials - hits) * math.log1p(-share)
+
+
+def t_kolmogorov_p(x: float, degrees: float) -> float:
+    """
+    Return the p of a KS distance that was divided by an *estimated* standard deviation.
+
+    Kolmogorov's series with each normal tail replaced by its t-like counterpart:
+    ``sum over j of 2 (-1)^(j-1) (1 + 4 j^2 x^2 / degrees)^(-degrees / 2)``; infinite degrees give Kolmogorov's law.
+
+    :param x: ``D / sqrt(v)``. Under .4 the answer is 1.
+    """
+    if x < 0.4:
+        return 1.0
+    j = np.arange(1, 101, dtype=np.float64)
+    squares = (j * x) ** 2
+    terms = np.exp(-2 * squares) if math.isinf(degrees) else (1 + 4 * squares / degrees) ** (-degrees / 2)
+    return float(np.clip((2 * np.where(j % 2 == 1, 1.0, -1.0) * terms).sum(), 0.0, 1.0))
+
+
+def t_kolmogorov_limit(p: float, degrees: float) -> float:
+    """Return the ``x`` at which `t_kolmogorov_p` falls to *p*, to 1e-9 of itself."""
+    low, high = 0.4, 1.0
+    while t_kolmogorov_p(high, degrees) > p:
+        low, high = high, 2 * high
+    while high - low > 1e-9 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if t_kolmogorov_p(middle, degrees) > p else (low, middle)
+    return high
+
+
+# Natural variation
+
+
+@dataclass(frozen=True, slots=True)
+class BlockVariance:
+    """
+    How much the blocks of a reference differ.
+
+    :param factor: variance between blocks divided by ``p (1 - p)``, pooled over the cells (``s^2``).
+    :param degrees: its degrees of freedom, ``k - 1``, or more after `moderate`.
+    :param blocks: number of blocks ``k``.
+    :param block_rows: mean rows per block.
+    """
+
+    factor: float
+    degrees: float
+    blocks: int
+    block_rows: float
+
+    def variance_factor(self, n: int, m: int) -> float:
+        """Return ``v`` for a new window of *m* rows against the reference of *n*."""
+        smaller = max(0.0, 1 / m - 1 / self.block_rows)  # a window smaller than the blocks varies more by chance
+        return max(self.factor * (1 + 1 / self.blocks) + smaller, 1 / m + 1 / n)
+
+
+def block_variance(shares: Array, block_rows: float) -> BlockVariance:
+    """
+    Return the pooled variance between blocks.
+
+    :param shares: shares per block, shape ``(k, cells)``: of the cells, or cumulated for numbers.
+    """
+    mean = shares.mean(axis=0)
+    spread = float((mean * (1 - mean)).sum())
+    factor = float(shares.var(axis=0, ddof=1).sum()) / spread if spread > 0 else 0.0
+    return BlockVariance(factor, shares.shape[0] - 1, shares.shape[0], block_rows)
+
+
+def moderate(factors: Array, degrees: int) -> tuple[Array, float]:
+    """
+    Return variances drawn towards their common value, and their degrees of freedom, by empirical Bayes.
+
+    :param factors: estimated variances of many columns, shape ``(columns,)``, > 0, each with *degrees*.
+
+    Source: Smyth (2004), Statistical Applications in Genetics and Molecular Biology 3(1).
+    """
+    from scipy.special import digamma, polygamma  # noqa: PLC0415 - loads at use, never at parse time
+
+    half = degrees / 2
+    logs = np.log(factors) - digamma(half) + math.log(half)
+    excess = float(logs.var(ddof=1) - polygamma(1, half))
+    if excess <= 1e-3:
+        return np.full_like(factors, math.exp(float(logs.mean()))), math.inf
+    prior = 2 * _trigamma_inverse(excess)
+    common = math.exp(float(logs.mean()) + float(digamma(prior / 2)) - math.log(prior / 2))
+    return (prior * common + degrees * factors) / (prior + degrees), prior + degrees
+
+
+def _trigamma_inverse(value: float) -> float:
+    from scipy.special import polygamma  # noqa: PLC0415 - loads at use, never at parse time
+
+    x = 0.5 + 1 / value
+    for _ in range(50):
+        trigamma = float(polygamma(1, x))
+        step = trigamma * (1 - trigamma / value) / float(polygamma(2, x))
+        x = max(x + step, 1e-6)
+        if abs(step) < 1e-10 * x:
+            break
+    return x
+
+
+def share_t_p(difference: float, variance: float, degrees: float) -> float:
+    """Return the two-sided p of a difference of shares whose *variance* was estimated with *degrees*."""
+    from scipy.special import ndtr, stdtr  # noqa: PLC0415 - loads at use, never at parse time
+
+    if difference == 0:
+        return 1.0
+    if variance <= 0:
+        return 0.0
+    t = -abs(difference) / math.sqrt(variance)
+    return float(2 * (ndtr(t) if math.isinf(degrees) else stdtr(degrees, t)))
+
+
+def shares_f_p(reference: Array, current: Array, blocks: Array, rows: tuple[int, int], block_rows: float) -> float:
+    """
+    Return the p of a squared distance between shares against its size between blocks.
+
+    ``Q = sum (q - p)^2 / p`` has, for a new block, the expectation ``tr A`` and the degrees of freedom
+    ``(tr A)^2 / tr A^2`` (Satterthwaite), ``A`` being the blocks' covariance in that scale; ``Q / tr A`` is referred to
+    F with those and ``k - 1``. Cells that move together thus count once.
+
+    :param reference: shares, shape ``(cells,)``. *current* alike.
+    :param blocks: shares per block, shape ``(k, cells)``.
+    :param rows: ``(n, m)``.
+    """
+    from scipy.special import fdtrc  # noqa: PLC0415 - loads at use, never at parse time
+
+    kept = reference > 0
+    p, q = reference[kept], current[kept]
+    k, (n, m) = blocks.shape[0], rows
+    scaled = (blocks[:, kept] - blocks[:, kept].mean(axis=0)) / np.sqrt(p)
+    gram = scaled @ scaled.T / (k - 1)
+    chance = float((1 - p).sum())  # tr A of independent rows, per unit of v
+    between, squared = float(np.trace(gram)), float((gram**2).sum())
+    expected = max(between * (1 + 1 / k) + chance * max(0.0, 1 / m - 1 / block_rows), chance * (1 / m + 1 / n))
+    freedom = between**2 / squared if squared > 0 else 1.0
+    distance = float((np.square(q - p) / p).sum())
+    return float(fdtrc(freedom, k - 1, distance / expected)) if expected > 0 else float(distance == 0)
+
+
+# Categories and shares
+
+
+def hypergeometric_tails(pooled: Counts, hits: Counts, n: int, m: int) -> Array:
+    """
+    Return, per cell, the smaller tail probability of *hits* window rows among *pooled* ones, shape ``(cells,)``.
+
+    Cells with the same two counts share one computation. Exact up to the series' rounding.
+    """
+    pairs, inverse = np.unique(np.stack([pooled, hits], axis=1), axis=0, return_inverse=True)
+    tails = np.array([_smaller_tail(int(t), int(x), n, m) for t, x in pairs])
+    return tails[inverse.reshape(-1)]
+
+
+def _smaller_tail(pooled: int, hits: int, n: int, m: int) -> float:
+    """Return ``min(P(X <= hits), P(X >= hits))``, X hypergeometric: *pooled* of ``n + m`` rows, *m* drawn."""
+    first, last = max(0, pooled - n), min(pooled, m)
+    mean = pooled * (m / (n + m))
+    spread = 40 * math.sqrt(max(mean, 1.0)) + 200
+    if hits >= mean:
+        values = np.arange(hits, min(last, int(hits + spread)) + 1)
+    else:
+        values = np.arange(max(first, int(hits - spread)), hits + 1)
+    return min(1.0, float(np.exp(_log_hypergeometric(values, pooled, n, m)).sum()))
+
+
+def _log_hypergeometric(hits: Any, pooled: int, n: int, m: int) -> Any:
+    from scipy.special import gammaln  # noqa: PLC0415 - loads at use, never at parse time
+
+    def ways(total: Any, chosen: Any) -> Any:
+        return gammaln(total + 1) - gammaln(chosen + 1) - gammaln(total - chosen + 1)
+
+    return ways(m, hits) + ways(n, pooled - hits) - ways(n + m, pooled)
+
+
+def fisher_p(x: int, n: int, y: int, m: int) -> float:
+    """
+    Return the two-sided (doubled) p of Fisher's exact test of ``x`` of ``n`` against ``y`` of ``m``.
+
+    >>> round(fisher_p(0, 10, 5, 10), 4)
+    0.0325
+    """
+    return min(1.0, 2 * _smaller_tail(x + y, y, n, m))
+
+
+def cells_p(reference: Counts, current: Counts) -> float:
+    """
+    Return the p of the most unlikely cell: its doubled hypergeometric tail times the number of cells with two rows.
+
+    :param reference: counts per cell, shape ``(cells,)``. *current* alike.
+    """
+    pooled = reference + current
+    kept = pooled >= 2
+    if not kept.any():
+        return 1.0
+    tails = hypergeometric_tails(pooled[kept], current[kept], int(reference.sum()), int(current.sum()))
+    return min(1.0, float(kept.sum() * 2 * tails.min()))
+
+
+def chi_square_p(reference: Counts, current: Counts) -> float:
+    """
+    Return the p of the contingency chi-square, on cells pooled until the smaller sample expects five rows in each.
+
+    Cells are pooled from the largest down; a short remainder joins the smallest cell kept.
+    """
+    from scipy.special import chdtrc  # noqa: PLC0415 - loads at use, never at parse time
+
+    n, m = int(reference.sum()), int(current.sum())
+    share = min(n, m) / (n + m)
+    order = np.argsort(-(reference + current), kind="stable")
+    ref, cur = pool_cells(reference[order], current[order], least=5 / share)
+    if ref.size < 2:
+        return 1.0
+    pooled = ref + cur
+    expected = pooled * (m / (n + m))
+    statistic = float((np.square(cur - expected) / (expected * (n / (n + m)))).sum())
+    return float(chdtrc(ref.size - 1, statistic))
+
+
+def pool_cells(reference: Counts, current: Counts, *, least: float) -> tuple[Counts, Counts]:
+    """Return cells joined in their order until each holds *least* pooled rows; a short rest joins the last one."""
+    pooled = reference + current
+    large = pooled >= least
+    if large.all():
+        return reference, current
+    groups = np.empty(pooled.size, dtype=np.int64)
+    group, held = 0, 0.0
+    for place, count in enumerate(pooled.tolist()):
+        groups[place] = group
+        held += count
+        if held >= least:
+            group, held = group + 1, 0.0
+    groups[groups == group] = max(group - 1, 0)
+    size = max(group, 1)
+    return (
+        np.bincount(groups, weights=reference, minlength=size).astype(np.int64),
+        np.bincount(groups, weights=current, minlength=size).astype(np.int64),
+    )
+
+
+def new_values_p(new_rows: int, *, n: int, m: int, once: int, twice: int) -> float:
+    """
+    Return the p of *new_rows* window rows with values that the reference never held.
+
+    The unseen mass has the mean ``(f1 + 1) / n`` and a variance by ``f1`` and ``f2`` (Good-Turing); a gamma law with
+    both makes the new rows negative binomial: ``v = (f1 + 2 f2 + 1) / (f1 + 1)`` and
+    ``p = I(x; (f1 + 1) / v, q)`` with ``q = m / (m + n / v)``.
+    """
+    from scipy.special import betainc  # noqa: PLC0415 - loads at use, never at parse time
+
+    if new_rows == 0:
+        return 1.0
+    v = (once + 2 * twice + 1) / (once + 1)
+    return float(betainc(new_rows, (once + 1) / v, m / (m + n / v)))
+
+
+def total_variation(reference: Counts, current: Counts, factor: float) -> float:
+    """
+    Return the share of rows that moved between cells, less what chance alone moves, at least 0.
+
+    :param factor: variance factor ``v``. Chance moves ``1/2 sum sqrt(2/pi p (1 - p) v)``.
+    """
+    p, q = reference / reference.sum(), current / current.sum()
+    pooled = (reference + current) / (reference.sum() + current.sum())
+    chance = 0.5 * float(np.sqrt(2 / math.pi * pooled * (1 - pooled) * factor).sum())
+    return max(0.0, 0.5 * float(np.abs(p - q).sum()) - chance)
+
+
+# Many tests
+
+
+def adjust(values: Sequence[float], *, tests: int, method: Literal["holm", "bh"]) -> list[float]:
+    """
+    Return p adjusted for *tests* tests, in the order given; a test that was not run counts as p = 1.
+
+    :param method: ``holm`` (chance of any false alarm) or ``bh`` (share of false ones).
+
+    >>> adjust([0.01, 0.04], tests=2, method="holm")
+    [0.02, 0.04]
+    """
+    p = np.asarray(values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    rank = np.arange(p.size)
+    if method == "holm":
+        sorted_p = np.maximum.accumulate(p[order] * (tests - rank))
+    else:
+        sorted_p = np.minimum.accumulate((p[order] * tests / (rank + 1))[::-1])[::-1]
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(sorted_p, 1.0)
+    return [float(value) for value in adjusted]
