@@ -9,12 +9,12 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 import sqlalchemy as sa
-from fakes.journal import MemoryJournal
 
 from airflow_provider_mlops.adapters.journal.sql import SqlJournal
 from airflow_provider_mlops.errors import ConfigError, ConflictError, DataError, ServiceError
 from airflow_provider_mlops.journal import Head, Record, append_next, read_intact, verify
 from airflow_provider_mlops.journal.record import GENESIS
+from fakes.journal import MemoryJournal
 
 pytest_plugins = ["services"]
 
