@@ -1,0 +1,364 @@
+"""
+The stages of continuous training as task groups, also for a DAG that a person writes.
+
+Each takes a `Pipeline` and the `Line` to grow, and returns the task that the next stage reads from.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+from airflow.sdk import TaskGroup
+
+from airflow_provider_mlops.operators.data import SnapshotDataOperator
+from airflow_provider_mlops.operators.deployment import DeployToLocalOperator
+from airflow_provider_mlops.operators.drift import CheckDataDriftOperator
+from airflow_provider_mlops.operators.evaluation import EvaluateModelOperator
+from airflow_provider_mlops.operators.model import (
+    PromoteModelOperator,
+    RegisterModelOperator,
+    SmokeTestModelOperator,
+)
+from airflow_provider_mlops.operators.prepare import PrepareDataOperator
+from airflow_provider_mlops.operators.retraining import DecideRetrainingOperator
+from airflow_provider_mlops.operators.training import TrainOperator
+from airflow_provider_mlops.operators.validation import ValidateDataOperator
+from airflow_provider_mlops.pipeline.spec import format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from airflow.sdk import BaseOperator
+
+    from airflow_provider_mlops.factory.steps import Line
+    from airflow_provider_mlops.pipeline.spec import PipelineSpec
+
+__all__ = ["Pipeline", "data_stage", "monitor_stage", "release_stage", "serving_stage", "training_stage"]
+
+_AS_OF = "{{ params.as_of or '' }}"
+_DRIFT_WINDOW = timedelta(days=7)
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """
+    A specification in its place.
+
+    :param spec: what the user wrote.
+    :param locate: makes an absolute path of one that is relative to the pipeline file.
+    """
+
+    spec: PipelineSpec
+    locate: Callable[[str], str]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The data reference, with the path that the trigger form may have changed."""
+        data = self.spec.data
+        found: dict[str, Any] = {"path": self.value("data.path", self.locate(data.path)), "label": data.label}
+        if data.timestamp:
+            found["timestamp"] = data.timestamp
+        if data.entity:
+            found["entity"] = data.entity
+        if data.columns:
+            found["columns"] = list(data.columns)
+        return found
+
+    def value(self, key: str, default: Any) -> Any:
+        """Return *default*, or a template that reads *key* from the trigger form when the form offers it."""
+        return f"{{{{ params[{key!r}] }}}}" if key in self.spec.trigger_form else default
+
+    def hyperparameters(self, section: str, values: Mapping[str, Any]) -> str:
+        """Return a JSON object in a string, in which the keys that the trigger form offers are templates."""
+        prefix = f"{section}.hyperparameters."
+        offered = {key.removeprefix(prefix) for key in self.spec.trigger_form if key.startswith(prefix)}
+        texts = {
+            name: f"{{{{ params[{prefix + name!r}] | tojson }}}}"
+            if name in offered
+            else json.dumps(value, sort_keys=True)
+            for name, value in sorted(values.items())
+        }
+        return "{" + ", ".join(f"{json.dumps(name)}: {text}" for name, text in texts.items()) + "}"
+
+    @property
+    def window(self) -> timedelta | None:
+        """Length of the monitored window, which is also the length of the blocks of the training data's profile."""
+        if self.spec.data.timestamp is None:
+            return None
+        return (self.spec.monitor.window if self.spec.monitor else None) or _DRIFT_WINDOW
+
+    @property
+    def runs_on(self) -> dict[str, Any]:
+        """Where the jobs run."""
+        return self.spec.train.runs_on.model_dump(exclude_none=True)
+
+    @property
+    def rules(self) -> list[dict[str, Any]]:
+        """The rules of the gate."""
+        return [rule.model_dump(exclude_defaults=True) for rule in self.spec.evaluate]
+
+
+def data_stage(pipeline: Pipeline, line: Line) -> BaseOperator:
+    """Prepare (optional), freeze and validate the data. Returns the snapshot."""
+    spec = pipeline.spec
+    with TaskGroup("data", tooltip="Freeze and check the data"):
+        data = pipeline.data
+        if spec.prepare is not None:
+            prepare = spec.prepare
+            source = data["path"]
+            prepared = line.add(
+                "prepare",
+                lambda name: PrepareDataOperator(
+                    task_id=name,
+                    script=pipeline.locate(prepare.script),
+                    data_uri=source,
+                    hyperparameters=pipeline.hyperparameters("prepare", prepare.hyperparameters),
+                    run_timeout=pipeline.value("prepare.run_timeout", format_duration(prepare.run_timeout)),
+                    runs_on=pipeline.runs_on,
+                ),
+            )
+            data = {**data, "path": prepared.output["data_uri"]}
+        snapshot = line.add(
+            "snapshot",
+            lambda name: SnapshotDataOperator(
+                task_id=name,
+                data=data,
+                as_of=_AS_OF,
+                train_on=pipeline.value("data.train_on", _duration(spec.data.train_on)),
+                hold_out=_hold_out(spec.data.hold_out),
+                label_delay=_duration(spec.data.label_delay),
+            ),
+        )
+        line.add(
+            "validate",
+            lambda name: ValidateDataOperator(
+                task_id=name,
+                data_uri=snapshot.output["train_uri"],
+                data_digest=snapshot.output["train_digest"],
+                model=spec.name,
+                timestamp=spec.data.timestamp,
+                label=spec.data.label,
+                as_of=_AS_OF,
+                contract=_contract(pipeline),
+                if_invalid=spec.validation.if_invalid,
+            ),
+        )
+    return snapshot
+
+
+def training_stage(pipeline: Pipeline, line: Line, snapshot: BaseOperator) -> tuple[BaseOperator, BaseOperator]:
+    """Train a candidate and judge it. Returns both tasks."""
+    spec = pipeline.spec
+    with TaskGroup("training", tooltip="Train a candidate and judge it against the champion"):
+        train = line.add(
+            "train",
+            lambda name: TrainOperator(
+                task_id=name,
+                experiment=spec.name,
+                model=spec.name,
+                script=pipeline.locate(spec.train.script),
+                data_uri=snapshot.output["train_uri"],
+                data_digest=snapshot.output["train_digest"],
+                label=spec.data.label,
+                timestamp=spec.data.timestamp,
+                entity=spec.data.entity,
+                hyperparameters=pipeline.hyperparameters("train", spec.train.hyperparameters),
+                seed=pipeline.value("train.seed", spec.train.seed),
+                runs_on=pipeline.runs_on,
+                run_timeout=pipeline.value("train.run_timeout", format_duration(spec.train.run_timeout)),
+                profile_block=_duration(pipeline.window),
+                request_key="{{ (dag_run.conf or {}).get('request_key', '') }}",
+            ),
+        )
+        evaluate = line.add(
+            "evaluate",
+            lambda name: EvaluateModelOperator(
+                task_id=name,
+                model=spec.name,
+                run_id=train.output["run_id"],
+                model_uri=train.output["model_uri"],
+                data_uri=snapshot.output["evaluation_uri"],
+                train_uri=snapshot.output["train_uri"],
+                label=spec.data.label,
+                timestamp=spec.data.timestamp,
+                entity=spec.data.entity,
+                rules=pipeline.rules,
+                runs_on=pipeline.runs_on,
+            ),
+        )
+    return train, evaluate
+
+
+def release_stage(
+    pipeline: Pipeline, line: Line, snapshot: BaseOperator, train: BaseOperator, evaluate: BaseOperator
+) -> BaseOperator:
+    """Register, smoke-test, let a person approve, promote; up to the smoke test in ``mode: observe``."""
+    spec = pipeline.spec
+    with TaskGroup("release", tooltip="Register the candidate and make it the champion"):
+        register = line.add(
+            "register",
+            lambda name: RegisterModelOperator(
+                task_id=name,
+                model=spec.name,
+                run_id=train.output["run_id"],
+                model_uri=train.output["model_uri"],
+                data_digest=snapshot.output["data_digest"],
+                gate_digest=evaluate.output["digest"],
+            ),
+        )
+        line.add(
+            "smoke_test",
+            lambda name: SmokeTestModelOperator(
+                task_id=name,
+                model=spec.name,
+                version=register.output["version"],
+                predictions_uri=evaluate.output["predictions_uri"],
+                data_uri=snapshot.output["evaluation_uri"],
+                model_environment=spec.deploy.local.model_environment if spec.deploy else "current",
+            ),
+        )
+        if spec.mode == "observe":
+            return register
+        if spec.mode == "suggest" or spec.approve is not None:
+            line.add("approve", lambda name: _approval(pipeline, name))
+        line.add(
+            "promote",
+            lambda name: PromoteModelOperator(
+                task_id=name,
+                model=spec.name,
+                version=register.output["version"],
+                expected_champion=evaluate.output["champion"],
+                gate_digest=evaluate.output["digest"],
+            ),
+        )
+    return register
+
+
+def serving_stage(pipeline: Pipeline, line: Line, register: BaseOperator) -> None:
+    """Let the promoted version take over the traffic."""
+    deploy = pipeline.spec.deploy
+    if deploy is None or pipeline.spec.mode == "observe":
+        return
+    bake = deploy.bake.total_seconds()
+    plan: dict[str, Any] = {"strategy": "blue_green", "bake": bake}
+    if deploy.canary is not None:
+        canary = deploy.canary.model_dump(mode="python")
+        plan = {
+            **canary,
+            "strategy": "canary",
+            "bake": bake,
+            "weights_percent": list(canary["weights_percent"]),
+            "step_timeout": canary["step_timeout"].total_seconds(),
+        }
+    with TaskGroup("serving", tooltip="The new version takes over the traffic"):
+        line.add(
+            "deploy",
+            lambda name: DeployToLocalOperator(
+                task_id=name,
+                model=pipeline.spec.name,
+                version=register.output["version"],
+                plan=plan,
+                port=deploy.local.port,
+                model_environment=deploy.local.model_environment,
+            ),
+        )
+
+
+def monitor_stage(pipeline: Pipeline, line: Line) -> None:
+    """Check the newest window for drift, decide about retraining, and ask for it."""
+    spec = pipeline.spec
+    if spec.monitor is None:
+        return
+    drift = spec.monitor.drift
+    data = pipeline.data
+    check = line.add(
+        "check",
+        lambda name: CheckDataDriftOperator(
+            task_id=name,
+            model=spec.name,
+            data={**data, "columns": list(drift.columns)} if drift.columns else data,
+            window=_duration(pipeline.window),
+            as_of=_AS_OF,
+            ignore_shift_below=drift.ignore_shift_below,
+            false_alarms_per_30_days=drift.false_alarms_per_30_days,
+            min_rows=drift.min_rows,
+            exclude=list(drift.exclude),
+        ),
+    )
+    retrain = spec.retrain
+    decide = line.add(
+        "decide",
+        lambda name: DecideRetrainingOperator(
+            task_id=name,
+            model=spec.name,
+            data_digest=check.output["data_digest"],
+            script=pipeline.locate(spec.train.script),
+            hyperparameters=dict(spec.train.hyperparameters),
+            when=list(retrain.when),
+            violating_windows=retrain.violating_windows,
+            of_last=retrain.of_last,
+            cooldown=format_duration(retrain.cooldown),
+            max_runs_per_30_days=retrain.max_runs_per_30_days,
+            breaker_after=retrain.breaker_after,
+        ),
+    )
+    if spec.mode != "observe":
+        line.add(
+            "retrain",
+            lambda name: TriggerDagRunOperator(
+                task_id=name,
+                trigger_dag_id=f"{spec.name}__train",
+                trigger_run_id=decide.output["run_id"],
+                conf={"request_key": decide.output["key"], "as_of": _AS_OF or None},
+                skip_when_already_exists=True,
+            ),
+        )
+
+
+def _approval(pipeline: Pipeline, task_id: str) -> ApprovalOperator:
+    approve = pipeline.spec.approve
+    users = [{"id": user, "name": user} for user in approve.assigned_users] if approve else []
+    return ApprovalOperator(
+        task_id=task_id,
+        subject=f"Promote the new version of {pipeline.spec.name}?",
+        body=_EVIDENCE,
+        defaults="Reject",
+        response_timeout=approve.response_timeout if approve else timedelta(days=2),
+        **({"assigned_users": users} if users else {}),
+    )
+
+
+_EVIDENCE = """\
+{% set gate = ti.xcom_pull(task_ids='training.evaluate') %}
+{% set model = ti.xcom_pull(task_ids='release.register') %}
+{% set probe = ti.xcom_pull(task_ids='release.smoke_test') %}
+| | |
+|---|---|
+| Candidate | {{ model['model'] }} version {{ model['version'] }} |
+| Champion | {{ 'version ' ~ gate['champion'] if gate['champion'] else 'none yet' }} |
+| Gate | **{{ gate['verdict'] }}** ({{ gate['reason'] }}) |
+| Why | {{ gate['sentence'] }} |
+| Smoke test | {{ probe }} |
+| Decision digest | `{{ gate['digest'] }}` |
+"""
+
+
+def _contract(pipeline: Pipeline) -> dict[str, Any]:
+    validation = pipeline.spec.validation
+    found = validation.model_dump(exclude={"if_invalid"}, exclude_defaults=True, mode="json")
+    return {key: value for key, value in sorted(found.items()) if value}
+
+
+def _duration(value: timedelta | None) -> str | None:
+    return format_duration(value) if value is not None else None
+
+
+def _hold_out(value: timedelta | float | None) -> str:
+    if value is None:
+        return "20%"
+    return format_duration(value) if isinstance(value, timedelta) else f"{value * 100:.12g}%"
