@@ -35,7 +35,7 @@ _HOPELESS = (ConfigError, DataError, GateRefused, JobFailedError)
 
 def load_dags(stub: str) -> list[DAG]:
     """
-    Return the DAGs of the pipeline file beside *stub*: ``rain.yaml`` beside ``rain.py``. Call it as the stub's only act.
+    Return the DAGs of the pipeline file beside *stub*: ``rain.yaml`` beside ``rain.py``. The only act of a stub.
 
     The entry of ``targets:`` that ``[mlops] target`` names is laid upon the file.
 

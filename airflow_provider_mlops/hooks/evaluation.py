@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 from airflow_provider_mlops.errors import JobFailedError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from airflow.sdk import Context
 
-    from airflow_provider_mlops.evaluation import Finding, GateDecision, Rule
+    from airflow_provider_mlops.evaluation import Finding, GateDecision, Rule, Task
 
 __all__ = ["Evaluation", "evaluate", "score"]
 
@@ -90,20 +90,45 @@ def score(evaluation: Evaluation, context: Context, log: Logger) -> Path:
 
 def evaluate(evaluation: Evaluation, context: Context, log: Logger) -> tuple[GateDecision, Path]:
     """Score both models, look for leaks between training and evaluation rows, and return the gate's decision."""
-    from airflow_provider_mlops.adapters.predictions import read_predictions
-    from airflow_provider_mlops.evaluation import decide, infer_task
+    from airflow_provider_mlops.adapters.predictions import read_predictions, read_summary
+    from airflow_provider_mlops.evaluation import decide
 
     output = score(evaluation, context, log)
-    predictions = read_predictions(
-        output,
-        label=evaluation.label,
-        time=evaluation.timestamp,
-        entity=evaluation.entity,
-        slices=sorted({rule.per for rule in evaluation.rules if rule.per}),
+    predictions = read_predictions(output, time=evaluation.timestamp, entity=evaluation.entity)
+    summary = read_summary(output)
+    task = _task(evaluation, predictions.label, summary)
+    size = summary["models"]["candidate"]["size_bytes"] / 2**20
+    decision = decide(
+        evaluation.rules,
+        predictions,
+        task=task,
+        measurements={"model_size_mb": size},
+        findings=list(_findings(evaluation)),
     )
-    findings = list(_findings(evaluation))
-    task = evaluation.task or infer_task(evaluation.rules, predictions.label)
-    return decide(evaluation.rules, predictions, task=task, findings=findings), output
+    return decision, output
+
+
+def _task(evaluation: Evaluation, label: np.ndarray, summary: Mapping[str, Any]) -> Task:
+    """Return the task that was named, or the one that the first rule's metric and the labels speak of."""
+    import numpy as np
+
+    from airflow_provider_mlops.evaluation.metrics import METRICS
+
+    if evaluation.task is not None:
+        return cast("Task", evaluation.task)
+    metric = METRICS.get(evaluation.rules[0].metric) if evaluation.rules else None
+    tasks = metric.tasks if metric is not None else ("binary", "multiclass", "regression", "forecasting")
+    if "regression" in tasks and not ("binary" in tasks and _is_class(label)):
+        return "forecasting" if evaluation.timestamp else "regression"
+    classes = summary["models"]["candidate"].get("classes") or np.unique(label[label == label])  # noqa: PLR0124 - drops NaN
+    return "binary" if len(classes) <= 2 else "multiclass"
+
+
+def _is_class(label: np.ndarray) -> bool:
+    """Return whether a column looks like classes: text, truth values, or no more than two numbers."""
+    import numpy as np
+
+    return label.dtype.kind in "OUSb" or len(np.unique(label)) <= 2
 
 
 def _findings(evaluation: Evaluation) -> Iterable[Finding]:

@@ -65,80 +65,21 @@ class DeployToLocalOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Drive the rollout to its end."""
-        import time
-        from datetime import UTC, datetime, timedelta
-
-        from airflow_provider_mlops.errors import NotFoundError, RolloutFailedError
-        from airflow_provider_mlops.hooks.journal import record_once
+        from airflow_provider_mlops.errors import NotFoundError
         from airflow_provider_mlops.hooks.mlflow import MlflowHook
-        from airflow_provider_mlops.hooks.serving import local_model, local_target
-        from airflow_provider_mlops.journal import kinds, payloads
-        from airflow_provider_mlops.rollout import RolloutPhase, RolloutPlan, RolloutState, drive
+        from airflow_provider_mlops.hooks.serving import Deployment, deploy
 
         registry = MlflowHook(self.mlflow_conn_id).registry
         version = self.version or registry.version_of(self.model, alias=self.alias)
         if version is None:
-            raise NotFoundError(
-                "The alias", self.alias, hint=f"{self.model} has no such alias: promote a version first."
-            )
-        plan = RolloutPlan.from_dict(self.plan or {"strategy": "rolling", "bake": 0})
-        folder = local_model(self.model, version, self.mlflow_conn_id)
-        target = local_target(self.model, port=self.port, model_environment=self.model_environment)
-
-        def tell(state: RolloutState) -> None:
-            self.log.info("%s %3d %%: %s", state.phase.value, state.weight, state.sentence)
-            if state.phase is RolloutPhase.STARTING:
-                started = payloads.rollout_started(
-                    name=self.model,
-                    version=version,
-                    stable_version=state.stable_version,
-                    strategy=plan.strategy.value,
-                    plan=plan.to_dict(),
-                )
-                record_once(self.model, kinds.ROLLOUT_STARTED, started, context)
-            elif state.phase.is_final:
-                finished = payloads.rollout_finished(
-                    name=self.model,
-                    version=version,
-                    phase=state.phase.value,
-                    reason=state.reason,
-                    sentence=state.sentence,
-                )
-                record_once(self.model, kinds.ROLLOUT_FINISHED, finished, context)
-            else:
-                advanced = payloads.rollout_advanced(
-                    name=self.model,
-                    version=version,
-                    phase=state.phase.value,
-                    step=state.step,
-                    weight=state.weight,
-                    sentence=state.sentence,
-                )
-                record_once(self.model, kinds.ROLLOUT_ADVANCED, advanced, context)
-
-        ti = context["ti"]
-        state = drive(
-            target,
+            raise NotFoundError("Alias", self.alias, hint=f"{self.model} has no such alias: promote a version first.")
+        deployment = Deployment(
             self.model,
-            plan,
-            version=version,
-            model=str(folder),
-            request=f"{ti.dag_id} {ti.run_id} {ti.task_id} {ti.max_tries}",
-            clock=lambda: datetime.now(UTC),
-            sleep=time.sleep,
-            poll=timedelta(seconds=self.poll_interval),
-            on_step=tell,
+            version,
+            plan=self.plan,
+            port=self.port,
+            model_environment=self.model_environment,
+            poll_interval=self.poll_interval,
+            mlflow_conn_id=self.mlflow_conn_id,
         )
-        if state.phase is not RolloutPhase.PROMOTED:
-            raise RolloutFailedError(
-                f"Version {version} of {self.model} does not serve: {state.phase.value}, {state.reason}: {state.sentence}"
-            )
-        endpoint = target.endpoint(self.model)
-        self.log.info("Version %s of %s serves at %s.", version, self.model, endpoint)
-        return {
-            "model": self.model,
-            "version": version,
-            "phase": state.phase.value,
-            "reason": state.reason,
-            "endpoint": endpoint,
-        }
+        return deploy(deployment, context, self.log)

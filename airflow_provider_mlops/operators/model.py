@@ -256,45 +256,52 @@ class PromoteModelOperator(BaseOperator):
 
 class RollbackModelOperator(BaseOperator):
     """
-    Point the champion alias back at the last healthy version, or at a named earlier one.
+    Return to the last healthy version, or to a named earlier one: the alias, and the traffic on this machine with it.
 
-    Returns ``{"model", "version", "previous", "changed"}``; give ``version`` to `DeployToLocalOperator` to move the
-    traffic too.
+    Returns ``{"model", "version", "previous", "changed"}``.
 
     :param model: name of the registered model. (templated)
-    :param to: version to return to; the champion before this one without it. (templated)
+    :param away_from: version that is to leave; nothing happens when the alias does not point at it. (templated)
+    :param to: version to return to; the last healthy one without it. (templated)
     :param alias: alias to move.
+    :param traffic: also move the traffic, when this machine serves *away_from*.
     :param mlflow_conn_id: the MLflow connection.
-    :raises NotFoundError: there is no earlier healthy version.
+    :raises PromotionConflictError: there is no healthy version to return to, or somebody else is promoting.
     """
 
-    template_fields: Sequence[str] = ("model", "to")
+    template_fields: Sequence[str] = ("model", "away_from", "to")
 
     def __init__(
         self,
         *,
         model: str,
+        away_from: str,
         to: str | None = None,
         alias: str = "champion",
+        traffic: bool = True,
         mlflow_conn_id: str = "mlflow_default",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.model = model
+        self.away_from = away_from
         self.to = to
         self.alias = alias
+        self.traffic = traffic
         self.mlflow_conn_id = mlflow_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Run the promotion protocol backwards."""
+        """Run the promotion protocol backwards, then move the traffic."""
         from datetime import UTC, datetime
 
         from airflow_provider_mlops.hooks.journal import JournalHook, actor
         from airflow_provider_mlops.hooks.mlflow import MlflowHook
+        from airflow_provider_mlops.hooks.serving import Deployment, deploy, serves
         from airflow_provider_mlops.promotion import rollback
 
         promotion = rollback(
             self.model,
+            away_from=self.away_from,
             to=self.to or None,
             alias=self.alias,
             actor=actor(context),
@@ -304,6 +311,8 @@ class RollbackModelOperator(BaseOperator):
             clock=lambda: datetime.now(UTC),
         )
         self.log.info("%s", promotion.sentence)
+        if self.traffic and serves(self.model) == self.away_from:
+            deploy(Deployment(self.model, promotion.version, mlflow_conn_id=self.mlflow_conn_id), context, self.log)
         return {
             "model": self.model,
             "version": promotion.version,
