@@ -8,18 +8,33 @@ own time blocks differ, corrected over all tests; and it is *large*, at least ``
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
+from airflow_provider_mlops.drift import statistics
+from airflow_provider_mlops.drift.contract import check_contract
+from airflow_provider_mlops.drift.profile import MIN_BLOCKS, Family
 from airflow_provider_mlops.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["ColumnReport", "DriftPolicy", "DriftReport", "Variation", "Verdict"]
+    import numpy.typing as npt
+
+    from airflow_provider_mlops.drift.contract import ContractPolicy, Violation
+    from airflow_provider_mlops.drift.profile import CategoryCounts, ColumnProfile, DataProfile
+
+__all__ = ["ColumnReport", "DriftPolicy", "DriftReport", "Variation", "Verdict", "check"]
 
 MAX_ALPHA = 0.2
+EXACT_BELOW = 50_000  # effective rows under which the exact law is worth its cost near the limit
+MODERATE_FROM = 20  # numeric columns from which their variances are moderated together
+MOST_VARIATION = 0.5  # a column that cannot show a smaller change than this has told nothing
+MINOR_IMPORTANCE = 0.05  # columns that together hold less importance do not count
+PLAIN_ALPHA = 0.05
 
 
 class Verdict(StrEnum):
@@ -177,3 +192,508 @@ class DriftReport:
             "tests": self.tests,
             "notes": list(self.notes),
         }
+
+
+def check(
+    reference: DataProfile,
+    current: DataProfile,
+    policy: DriftPolicy | None = None,
+    *,
+    contract: ContractPolicy | None = None,
+) -> DriftReport:
+    """
+    Compare *current* with *reference*.
+
+    In this order: a window with fewer than ``policy.min_rows`` rows is ``no_data``; broken promises are ``bad_data``;
+    a column that moved makes ``drift``; a column in which a change could have been missed makes ``insufficient``;
+    only then ``no_drift``.
+
+    :param current: counted on the layout of *reference*.
+    :param contract: what is held against the data before drift is asked.
+    :raises ConfigError: *current* was counted on other bins.
+    """
+    policy = policy or DriftPolicy()
+    for name, column in reference.columns.items():
+        if name in current.columns and not column.same_layout(current.columns[name]):
+            raise ConfigError(
+                f"Column {name!r} of the window was not counted on the reference's bins. "
+                "Profile the window with layout=reference."
+            )
+    rows = {"reference": reference.rows, "current": current.rows, "needed": None}
+    if current.rows < policy.min_rows or reference.rows == 0:
+        return _no_data(reference, policy, rows)
+    violations = check_contract(reference, current, contract)
+    broken = {violation.column: _broken(violation) for violation in violations}
+    judged = _judge(reference, current, policy, skip=set(broken))
+    columns = {name: broken.get(name) or judged.columns[name] for name in reference.columns}
+    columns |= {name: report for name, report in broken.items() if name not in columns}
+    needed = [column.rows_needed for column in columns.values() if column.rows_needed and column.counts]
+    rows["needed"] = max(needed, default=None)
+    verdict, reason, sentence, top = _conclude(columns, judged, violations)
+    notes = ["variation_unknown"] * (judged.variation is Variation.UNKNOWN)
+    notes += ["reference_small"] * (reference.rows < 5 * current.rows)
+    return DriftReport(
+        verdict=verdict,
+        reason=reason,
+        sentence=sentence,
+        rows=rows,
+        columns=columns,
+        top_columns=top,
+        plain_alarm=bool(judged.plain),
+        plain_columns=judged.plain,
+        variation=judged.variation,
+        alpha=policy.alpha,
+        tests=judged.tests,
+        notes=tuple(notes),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    columns: Mapping[str, ColumnReport]
+    plain: tuple[str, ...]
+    variation: Variation
+    tests: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Test:
+    """One test of one column, before the correction."""
+
+    column: str
+    reason: str  # the code when it fires
+    p: float
+    effect: float
+    half_width: float  # of the 95 % interval
+    limit: float
+    natural_limit: float  # smallest effect beyond natural variation; 0 when that is unknown
+    rows_needed: int | None  # when the window is too small for this test; None when it is not
+    plain_p: float = 1.0
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _no_data(reference: DataProfile, policy: DriftPolicy, rows: Mapping[str, int | None]) -> DriftReport:
+    if reference.rows == 0:
+        reason, sentence = "empty_reference", "The reference has no rows, so nothing can be compared with it."
+    elif rows["current"] == 0:
+        reason, sentence = "empty_window", "The window has no rows."
+    else:
+        reason = "few_rows"
+        sentence = f"The window has {rows['current']} rows; under {policy.min_rows} nothing is asked of it."
+    columns = {name: ColumnReport(name, Verdict.NO_DATA, reason, sentence) for name in reference.columns}
+    known = len(reference.full_blocks()) >= MIN_BLOCKS
+    return DriftReport(
+        verdict=Verdict.NO_DATA,
+        reason=reason,
+        sentence=sentence,
+        rows={**rows, "needed": policy.min_rows},
+        columns=columns,
+        top_columns=(),
+        plain_alarm=False,
+        plain_columns=(),
+        variation=Variation.KNOWN if known else Variation.UNKNOWN,
+        alpha=policy.alpha,
+        tests=_count_tests(reference),
+        notes=(),
+    )
+
+
+def _broken(violation: Violation) -> ColumnReport:
+    return ColumnReport(
+        violation.column, Verdict.BAD_DATA, violation.code, violation.sentence, numbers=violation.numbers
+    )
+
+
+def _conclude(
+    columns: Mapping[str, ColumnReport], judged: _Judged, violations: Sequence[Violation]
+) -> tuple[Verdict, str, str, tuple[str, ...]]:
+    """Return verdict, reason code, sentence and top columns of the window."""
+    if violations:
+        top = tuple(violation.column for violation in violations)
+        more = f" {len(top) - 1} more columns are broken." if len(top) > 1 else ""
+        return Verdict.BAD_DATA, violations[0].code, violations[0].sentence + more, top
+    counting = [column for column in columns.values() if column.counts]
+    drifted = [column for column in counting if column.verdict is Verdict.DRIFT]
+    if drifted:
+        drifted.sort(key=_rank)
+        top = tuple(column.name for column in drifted)
+        unknown = judged.variation is Variation.UNKNOWN
+        sentence = f"{len(top)} of {len(counting)} columns drifted. {drifted[0].sentence}"
+        if unknown:
+            sentence += " How much the data varies by itself is unknown (fewer than 6 full time blocks)."
+        return Verdict.DRIFT, "variation_unknown" if unknown else drifted[0].reason, sentence, top
+    lacking = [column for column in counting if column.verdict is Verdict.INSUFFICIENT]
+    if lacking:
+        first = lacking[0]
+        names = ", ".join(repr(column.name) for column in lacking[:3]) + (", ..." if len(lacking) > 3 else "")
+        sentence = f"In {len(lacking)} of {len(counting)} columns drift could have been missed: {names}."
+        return Verdict.INSUFFICIENT, first.reason, f"{sentence} {first.sentence}", ()
+    bound = max((column.effect_high or 0.0 for column in counting), default=0.0)
+    sentence = f"None of {len(counting)} columns drifted; no shift exceeds {bound:.3f} (95 %)."
+    return Verdict.NO_DRIFT, "steady", sentence, ()
+
+
+def _rank(column: ColumnReport) -> tuple[float, float]:
+    weight = 1.0 if column.importance is None else column.importance
+    return -(column.effect or 0.0) / (column.limit or 1.0) * weight, column.p or 0.0
+
+
+# Judging the columns
+
+
+def _judge(reference: DataProfile, current: DataProfile, policy: DriftPolicy, *, skip: set[str]) -> _Judged:
+    blocks = reference.full_blocks()
+    known = blocks.size >= MIN_BLOCKS
+    tests = _count_tests(reference)
+    ask = _Ask(reference, current, policy, blocks if known else blocks[:0], policy.alpha / max(tests, 1))
+    names = [name for name in reference.columns if name not in skip]
+    variances = _number_variances(reference, names, ask.blocks)
+    found: dict[str, list[_Test]] = {}
+    for name in names:
+        found[name] = [test for test in _column_tests(name, ask, variances.get(name)) if test is not None]
+    flat = [test for several in found.values() for test in several]
+    adjusted = dict(
+        zip(
+            map(id, flat),
+            statistics.adjust([test.p for test in flat], tests=tests, method=policy.correction),
+            strict=True,
+        )
+    )
+    shares = _importance(reference, policy)
+    minor = _minor(shares)
+    columns = {
+        name: _column_report(name, several, ask, adjusted, shares.get(name), counts=name not in minor)
+        for name, several in found.items()
+    }
+    plain = tuple(name for name, several in found.items() if any(t.plain_p <= PLAIN_ALPHA for t in several))
+    return _Judged(columns, plain, Variation.KNOWN if known else Variation.UNKNOWN, tests)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """What every test of one window needs."""
+
+    reference: DataProfile
+    current: DataProfile
+    policy: DriftPolicy
+    blocks: npt.NDArray[np.int64]  # positions of the reference's full blocks; none when they are too few
+    level: float  # alpha over the number of tests
+
+    @property
+    def floor(self) -> float:
+        return self.policy.ignore_shift_below
+
+
+def _count_tests(reference: DataProfile) -> int:
+    """Return the number of tests, which the reference alone fixes: the distribution, the missing, the new values."""
+    per_column = {Family.NUMBER: 2, Family.BOOLEAN: 2, Family.TEXT: 3, Family.TIME: 1, Family.OTHER: 1}
+    return sum(1 if column.identifier else per_column[column.family] for column in reference.columns.values())
+
+
+def _column_tests(name: str, ask: _Ask, variance: statistics.BlockVariance | None) -> list[_Test | None]:
+    column, window = ask.reference.columns[name], ask.current.columns[name]
+    tests: list[_Test | None] = [_missing_test(name, ask)]
+    if not column.values or not window.values:
+        return tests
+    if column.numbers is not None and window.numbers is not None:
+        tests.append(_number_test(name, ask, variance))
+    if column.categories is not None and window.categories is not None:
+        tests.append(_category_test(name, ask))
+        if column.family is Family.TEXT:
+            tests.append(_new_values_test(name, ask))
+    return tests
+
+
+def _number_variances(
+    reference: DataProfile, names: Sequence[str], blocks: npt.NDArray[np.int64]
+) -> dict[str, statistics.BlockVariance]:
+    """Return the variance between blocks per numeric column that has values in enough blocks, moderated if many."""
+    found = {}
+    for name in names:
+        numbers = reference.columns[name].numbers
+        if numbers is not None and (counts := _filled(numbers.blocks[blocks])).shape[0] >= MIN_BLOCKS:
+            rows = counts.sum(axis=1)
+            shares = counts.cumsum(axis=1) / rows[:, None]
+            found[name] = statistics.block_variance(shares, float(rows.mean()))
+    alike = [name for name, variance in found.items() if variance.blocks == blocks.size and variance.factor > 0]
+    if len(alike) >= MODERATE_FROM:
+        factors = np.array([found[name].factor for name in alike])
+        moderated, degrees = statistics.moderate(factors, blocks.size - 1)
+        for name, factor in zip(alike, moderated.tolist(), strict=True):
+            found[name] = replace(found[name], factor=factor, degrees=degrees)
+    return found
+
+
+def _filled(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the blocks that hold a value."""
+    filled: npt.NDArray[np.int64] = counts[counts.sum(axis=1) > 0]
+    return filled
+
+
+def _number_test(name: str, ask: _Ask, variance: statistics.BlockVariance | None) -> _Test:
+    before, now = ask.reference.columns[name].numbers, ask.current.columns[name].numbers
+    if before is None or now is None:
+        raise TypeError(f"{name!r} has no numbers")
+    n, m = before.rows, now.rows
+    effective = n * m / (n + m)
+    distance = statistics.ks_distance(before.counts, now.counts)
+    p = plain = statistics.kolmogorov_p(distance, n, m)
+    if ask.level < p < 30 * ask.level and effective < EXACT_BELOW:
+        p = statistics.kolmogorov_exact_p(before.counts, now.counts)
+    reach = math.sqrt(-math.log(ask.level / 2) / 2)
+    factor, natural = 1 / n + 1 / m, 0.0
+    if variance is not None:
+        factor = variance.variance_factor(n, m)
+        p = max(p, statistics.t_kolmogorov_p(distance / math.sqrt(factor), variance.degrees))
+        natural = statistics.t_kolmogorov_limit(ask.level, variance.degrees) * math.sqrt(factor)
+    return _Test(
+        column=name,
+        reason="distribution",
+        p=p,
+        effect=distance,
+        half_width=1.36 * math.sqrt(factor),
+        limit=max(ask.floor, reach / math.sqrt(effective), natural),
+        natural_limit=natural,
+        rows_needed=_rows_needed(((reach + 0.42) / ask.floor) ** 2, n, m),
+        plain_p=plain,
+        numbers={"mean_before": _finite(before.mean), "mean_now": _finite(now.mean)},
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _rows_needed(effective: float, n: int, m: int) -> int | None:
+    """Return the window's rows at which ``n_eff`` reaches *effective*; of both sides when the reference is short."""
+    if n * m / (n + m) >= effective:
+        return None
+    return math.ceil(effective * n / (n - effective)) if n > 2 * effective else math.ceil(2 * effective)
+
+
+def _category_test(name: str, ask: _Ask) -> _Test:
+    from scipy.special import ndtri, stdtrit  # noqa: PLC0415 - loads at use, never at parse time
+
+    before, now = ask.reference.columns[name].categories, ask.current.columns[name].categories
+    if before is None or now is None:
+        raise TypeError(f"{name!r} has no categories")
+    values = sorted({*before.counts, *now.counts})
+    old = np.array([*(before.counts.get(value, 0) for value in values), before.tail_rows], dtype=np.int64)
+    new = np.array([*(now.counts.get(value, 0) for value in values), now.tail_rows], dtype=np.int64)
+    n, m = before.rows, now.rows
+    plain = statistics.chi_square_p(old, new)
+    p = min(1.0, 2 * min(statistics.cells_p(old, new), plain))
+    pooled = (old + new) / (n + m)
+    widest = float((pooled * (1 - pooled)).max())
+    cells = max(int((old + new >= 2).sum()), 1)
+    z = -float(ndtri(ask.level / (4 * cells)))
+    factor, natural = 1 / n + 1 / m, 0.0
+    counts = _filled(before.blocks[ask.blocks])
+    if counts.shape[0] >= MIN_BLOCKS:
+        rows = counts.sum(axis=1)
+        shares = counts / rows[:, None]
+        between = statistics.block_variance(shares, float(rows.mean()))
+        factor = between.variance_factor(n, m)
+        cell_p, variance = _cells_between_blocks(before, now, shares, between)
+        p = max(p, cell_p)
+        t = -float(stdtrit(between.degrees, ask.level / (4 * shares.shape[1])))
+        natural = t * math.sqrt(variance)
+    gap = np.abs(old / n - new / m)
+    effect = max(float(gap.max()), statistics.total_variation(old, new, factor))
+    moved = int(gap.argmax())
+    return _Test(
+        column=name,
+        reason="distribution",
+        p=p,
+        effect=effect,
+        half_width=1.96 * math.sqrt(float(pooled[moved] * (1 - pooled[moved])) * factor),
+        limit=max(ask.floor, z * math.sqrt(widest * (1 / n + 1 / m)), natural),
+        natural_limit=natural,
+        rows_needed=_rows_needed((z + 0.84) ** 2 * widest / ask.floor**2, n, m),
+        plain_p=plain,
+        numbers={
+            "most_moved": values[moved] if moved < len(values) else None,
+            "share_before": float(old[moved] / n),
+            "share_now": float(new[moved] / m),
+        },
+    )
+
+
+def _cells_between_blocks(
+    before: CategoryCounts,
+    now: CategoryCounts,
+    shares: npt.NDArray[np.float64],
+    between: statistics.BlockVariance,
+) -> tuple[float, float]:
+    """Return the p of the shares against their variance between blocks, and the largest variance of a cell."""
+    n, m = before.rows, now.rows
+
+    def on_cells(counts: CategoryCounts) -> npt.NDArray[np.float64]:
+        inside = [counts.counts.get(cell, 0) for cell in before.cells]
+        return np.array([*inside, counts.rows - sum(inside)], dtype=np.float64)
+
+    old, new = on_cells(before), on_cells(now)
+    pooled = (old + new) / (n + m)
+    scale = pooled * (1 - pooled)
+    own = shares.var(axis=0, ddof=1) * (1 + 1 / between.blocks)
+    own += scale * max(0.0, 1 / m - 1 / between.block_rows)
+    variance = np.maximum(own, scale * between.variance_factor(n, m))
+    gaps = new / m - old / n
+    smallest = min(
+        statistics.share_t_p(float(gap), float(spread), between.degrees)
+        for gap, spread in zip(gaps, variance, strict=True)
+    )
+    overall = statistics.shares_f_p(old / n, new / m, shares, (n, m), between.block_rows)
+    return min(1.0, 2 * min(smallest * int((old + new > 0).sum()), overall)), float(variance.max())
+
+
+def _missing_test(name: str, ask: _Ask) -> _Test:
+    before, now = ask.reference.columns[name], ask.current.columns[name]
+    n, m = ask.reference.rows, ask.current.rows
+    x, y = before.missing + n - before.rows, now.missing + m - now.rows
+    pooled = (x + y) / (n + m)
+    scale = pooled * (1 - pooled)
+    p, variance, natural = statistics.fisher_p(x, n, y, m), scale * (1 / n + 1 / m), 0.0
+    if ask.blocks.size:
+        from scipy.special import stdtrit  # noqa: PLC0415 - loads at use, never at parse time
+
+        rows = np.asarray(ask.reference.block_rows)[ask.blocks]
+        shares = before.block_missing[ask.blocks] / rows
+        own = float(shares.var(ddof=1)) * (1 + 1 / rows.size) + scale * max(0.0, 1 / m - 1 / float(rows.mean()))
+        variance = max(variance, own)
+        p = max(p, statistics.share_t_p(y / m - x / n, variance, rows.size - 1))
+        natural = -float(stdtrit(rows.size - 1, ask.level / 2)) * math.sqrt(variance)
+    return _Test(
+        column=name,
+        reason="missing_share",
+        p=p,
+        effect=abs(y / m - x / n),
+        half_width=1.96 * math.sqrt(variance),
+        limit=max(ask.floor, natural),
+        natural_limit=natural,
+        rows_needed=None,
+        numbers={"missing_before": x / n, "missing_now": y / m},
+    )
+
+
+def _new_values_test(name: str, ask: _Ask) -> _Test | None:
+    """Return the test of values that the reference never held; ``None`` when it does not know all it held."""
+    before, now = ask.reference.columns[name].categories, ask.current.columns[name].categories
+    if before is None or now is None or before.tail_rows or now.tail_rows:
+        return None
+    new = {value: count for value, count in now.counts.items() if value not in before.counts}
+    rows, m = sum(new.values()), now.rows
+    share = rows / m
+    ranked = sorted(new, key=lambda value: (-new[value], value))
+    return _Test(
+        column=name,
+        reason="new_values",
+        p=statistics.new_values_p(rows, n=before.rows, m=m, once=before.once, twice=before.twice),
+        effect=share,
+        half_width=1.96 * math.sqrt(share * (1 - share) / m),
+        limit=ask.floor,
+        natural_limit=0.0,
+        rows_needed=None,
+        numbers={"new_rows": rows, "new_values": len(new), "most_frequent": ranked[:5]},
+    )
+
+
+# From tests to a column's verdict
+
+
+def _column_report(
+    name: str,
+    tests: Sequence[_Test],
+    ask: _Ask,
+    adjusted: Mapping[int, float],
+    importance: float | None,
+    *,
+    counts: bool,
+) -> ColumnReport:
+    alpha, floor = ask.policy.alpha, ask.floor
+    significant = [test for test in tests if adjusted[id(test)] <= alpha]
+    fired = [test for test in significant if test.effect >= floor]
+    untested = _untested(ask.reference.columns[name], ask.current.columns[name])
+    main = next((test for test in tests if test.reason == "distribution"), tests[0])
+    verdict, reason, needed = Verdict.NO_DRIFT, "steady", None
+    if fired:
+        main = min(fired, key=lambda test: (-test.effect / test.limit, test.p))
+        verdict, reason = Verdict.DRIFT, main.reason
+    elif untested:
+        verdict, reason, counts = Verdict.INSUFFICIENT, untested, False
+    elif main.natural_limit > MOST_VARIATION:
+        verdict, reason = Verdict.INSUFFICIENT, "natural_variation"
+    elif main.rows_needed is not None:
+        verdict, reason, needed = Verdict.INSUFFICIENT, "too_few_rows", main.rows_needed
+    elif significant:
+        main, reason = significant[0], "too_small"
+    return ColumnReport(
+        name=name,
+        verdict=verdict,
+        reason=reason,
+        sentence=_sentence(reason, main, floor),
+        effect=main.effect,
+        effect_low=max(0.0, main.effect - main.half_width),
+        effect_high=min(1.0, main.effect + main.half_width),
+        limit=min(1.0, main.limit),
+        p=main.p,
+        p_adjusted=adjusted[id(main)],
+        importance=importance,
+        counts=counts,
+        rows_needed=needed,
+        numbers={key: value for test in tests for key, value in test.numbers.items()},
+    )
+
+
+def _untested(column: ColumnProfile, window: ColumnProfile) -> str | None:
+    """Return why the distribution of a column has no test, or ``None``."""
+    if column.identifier:
+        return "identifier"
+    if column.family in (Family.TIME, Family.OTHER):
+        return f"{column.family.value}_column"
+    return None if column.values and window.values else "no_values"
+
+
+def _sentence(reason: str, test: _Test, floor: float) -> str:
+    name, numbers = repr(test.column), test.numbers
+    low, high = max(0.0, test.effect - test.half_width), min(1.0, test.effect + test.half_width)
+    size = f"{test.effect:.3f} (95 % {low:.3f} .. {high:.3f})"
+    most = numbers.get("most_moved")
+    where = f"; {most!r} went from {numbers['share_before']:.1%} to {numbers['share_now']:.1%}" if most else ""
+    missing = ""
+    if test.reason == "missing_share":
+        missing = f"{numbers['missing_before']:.1%} before, {numbers['missing_now']:.1%} now"
+    return {
+        "distribution": f"{name} moved by {size}, and {test.limit:.3f} is the limit here{where}.",
+        "missing_share": f"The share of missing values of {name} changed: {missing}.",
+        "new_values": f"{numbers.get('new_rows')} rows of {name} ({test.effect:.1%}) hold "
+        f"{numbers.get('new_values')} values that the reference never held.",
+        "steady": f"{name} did not move: {size}.",
+        "too_small": f"{name} moved, but only by {size}; less than {floor:g} is ignored.",
+        "natural_variation": f"{name} varies so much between the reference's own time blocks that only a move of over "
+        f"{min(1.0, test.limit):.2f} could be told from it. A longer reference helps.",
+        "too_few_rows": f"{name} needs {test.rows_needed} rows in the window (and as many in the reference) to show a "
+        f"move of {floor:g}; seen: {size}.",
+        "identifier": f"{name} names its rows (most values occur once), so it has no distribution to compare.",
+        "time_column": f"{name} holds times, which always move on.",
+        "other_column": f"{name} holds values of a type that is not compared.",
+        "no_values": f"{name} has no values to compare.",
+    }[reason]
+
+
+def _importance(reference: DataProfile, policy: DriftPolicy) -> dict[str, float]:
+    """Return each column's share of the importance, or nothing when none was given."""
+    given = {name: (policy.importance or {}).get(name, 0.0) for name in reference.columns}
+    total = sum(given.values())
+    return {name: value / total for name, value in given.items()} if total > 0 else {}
+
+
+def _minor(shares: Mapping[str, float]) -> set[str]:
+    """Return the least important columns that together hold under 5 % of the importance."""
+    minor, held = set(), 0.0
+    for name in sorted(shares, key=lambda column: (shares[column], column)):
+        held += shares[name]
+        if held >= MINOR_IMPORTANCE:
+            break
+        minor.add(name)
+    return minor

@@ -65,7 +65,7 @@ class NumberCounts:
     The numbers of a column, on fixed bins.
 
     :param edges: ascending, shape ``(e,)``. Bin ``i`` holds ``edges[i-1] < x <= edges[i]``; the last bin holds what
-        lies above all edges.
+        lies above all edges. Of four edges or more the outermost two are guards, one span of the reference away.
     :param counts: rows per bin, shape ``(e + 1,)``. An infinity counts in the bin at its end; NaN in none.
     :param blocks: rows per time block and bin, shape ``(blocks, e + 1)``.
     :param minimum: smallest finite value, or ``None`` when there is none.
