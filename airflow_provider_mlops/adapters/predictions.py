@@ -1,0 +1,133 @@
+"""Read what the scoring job wrote: one Parquet file, and the JSON beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from airflow_provider_mlops.errors import DataError, did_you_mean
+from airflow_provider_mlops.evaluation.values import Predictions
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["read_anchor", "read_predictions", "read_summary"]
+
+
+def read_predictions(file: str | Path, *, time: str | None = None, entity: str | None = None) -> Predictions:
+    """
+    Return what the scoring job wrote into *file*; all kept columns but *time* and *entity* become slices.
+
+    :param time: kept column with the event time: rows are then resampled in blocks of time.
+    :param entity: kept column whose rows belong together: they are then resampled together.
+    :raises DataError: the file or its JSON is missing or damaged, a column is missing, or there is no candidate.
+    """
+    summary = read_summary(file)
+    table = _table(Path(file))
+    models = summary["models"]
+    classes = _all_classes(models)
+    for role, column in (("time", time), ("entity", entity)):
+        if column is not None and column not in table.column_names:
+            raise DataError(
+                f"{file}: the {role} column {column!r} was not kept.{did_you_mean(column, table.column_names)} "
+                "Score anew with --keep."
+            )
+    candidate = _scores(table, "candidate", models, classes)
+    if candidate is None:
+        raise DataError(f"{file}: holds no scores of a candidate. Score anew with --model candidate=URI.")
+    champion = models.get("champion", {})
+    return Predictions(
+        label=_array(table, summary["label"]),
+        candidate=candidate,
+        champion=_scores(table, "champion", models, classes),
+        slices={name: _array(table, name) for name in summary["keep"] if name not in (time, entity)},
+        time=None if time is None else _array(table, time),
+        entity=None if entity is None else _array(table, entity),
+        champion_error=champion.get("error"),
+        classes=classes,
+    )
+
+
+def read_anchor(file: str | Path) -> np.ndarray | None:
+    """
+    Return the anchor's scores in *file*, or ``None`` when no model of that name was to be scored.
+
+    :raises DataError: the anchor was to be scored and could not be: the test against it must not be left out unseen.
+    """
+    models = read_summary(file)["models"]
+    if "error" in models.get("anchor", {}):
+        raise DataError(f"{file}: the anchor could not be scored ({models['anchor']['error']}). Mend its scoring.")
+    return _scores(_table(Path(file)), "anchor", models, _all_classes(models))
+
+
+def read_summary(file: str | Path) -> dict[str, Any]:
+    """
+    Return the JSON beside *file*: ``rows``, ``seconds``, ``label``, ``keep`` and per model ``type``, ``classes``,
+    ``inputs``, ``size_bytes``, ``seconds``, or ``error``.
+
+    :raises DataError: it is missing or damaged.
+    """
+    beside = Path(file).with_suffix(".json")
+    try:
+        summary = json.loads(beside.read_text())
+    except OSError as error:
+        raise DataError(
+            f"{beside} cannot be read ({error.strerror}). The scoring job writes it beside its scores."
+        ) from error
+    except ValueError as error:
+        raise DataError(f"{beside} is no JSON ({error}). Run the scoring job anew.") from error
+    if not isinstance(summary, dict) or not {"label", "keep", "models"} <= set(summary):
+        raise DataError(f"{beside} lacks 'label', 'keep' or 'models'. Run the scoring job anew.")
+    return summary
+
+
+def _table(file: Path) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(file)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{file} cannot be read as Parquet ({error}). Run the scoring job anew.") from error
+
+
+def _all_classes(models: dict[str, dict[str, Any]]) -> tuple[Any, ...] | None:
+    """Return the classes that any of the models knows, sorted; ``None`` when one with probabilities names none."""
+    known = [model.get("classes") or () for model in models.values() if model.get("type") == "probabilities"]
+    if not known or not all(known):
+        return None
+    return tuple(sorted({item for classes in known for item in classes}))
+
+
+def _scores(
+    table: pa.Table, name: str, models: dict[str, dict[str, Any]], classes: tuple[Any, ...] | None
+) -> np.ndarray | None:
+    model = models.get(name, {"error": ""})
+    if "error" in model:
+        return None
+    if model["type"] == "values":
+        return _array(table, name)
+    count = sum(column.removeprefix(f"{name}_").isdigit() for column in table.column_names if column.startswith(name))
+    scores = np.column_stack([_array(table, f"{name}_{k}") for k in range(count)])
+    if classes is None or len(classes) == count:
+        return scores
+    # This model never saw some class that another one knows: it gives that class no chance.
+    full = np.zeros((len(scores), len(classes)))
+    full[:, [classes.index(item) for item in model["classes"]]] = scores
+    return full
+
+
+def _array(table: pa.Table, name: str) -> np.ndarray:
+    import pyarrow as pa
+
+    if name not in table.column_names:
+        raise DataError(f"The scores lack the column {name!r}.{did_you_mean(name, table.column_names)}")
+    column = table.column(name)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_decimal(column.type):
+        column = column.cast(pa.float64())
+    return np.asarray(column.to_numpy())
