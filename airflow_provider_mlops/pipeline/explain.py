@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["expected", "explain", "secret_in", "show"]
 
 _SHOWN = 60
+_WORDS = {"string": "a text", "boolean": "true or false", "object": "a map (key: value lines)"}
 _PERCENT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*%\s*")
 _NUMBER = re.compile(r"\s*-?[0-9]+(\.[0-9]+)?\s*")
 _LONG_DURATION = re.compile(r"\s*([0-9]{1,6})\s*(sec|min|hour|day|week|s|m|h|d|w)[a-z]*\s*", re.IGNORECASE)
@@ -48,6 +49,8 @@ def explain(error: ValidationError, document: Mapping[str, Any]) -> list[Problem
             message = f"missing. {_at(path).get('description', '').replace('`', '')}"
         elif item["type"] == "mlops_value":
             message = item["ctx"]["message"]
+        elif item["type"] == "too_short":
+            message = "expected at least one entry, got none."
         else:
             hint = _hint(_at(path), value)
             message = f"expected {expected(_at(path))}, got {show(value)}.{' ' + hint if hint else ''}"
@@ -122,22 +125,18 @@ def expected(fragment: Fragment) -> str:
         words = [expected(option) for option in fragment["anyOf"] if option.get("type") != "null"]
         return " or ".join(dict.fromkeys(words))
     kind = fragment.get("type")
-    if kind in ("number", "integer"):
-        return _number_words(fragment)
-    return {
-        "string": "a text",
-        "boolean": "true or false",
-        "array": _list_words(fragment),
-        "object": "a map (key: value lines)",
-    }.get(str(kind), "any value")
+    if kind in ("number", "integer", "array"):
+        return _list_words(fragment) if kind == "array" else _number_words(fragment)
+    return _WORDS.get(str(kind), "any value")
 
 
 def _list_words(fragment: Fragment) -> str:
     if "prefixItems" in fragment:
         return "a list [lowest, highest] of numbers"
-    if fragment.get("minItems"):
-        return f"a list with at least {fragment['minItems']} entry"
-    return "a list"
+    items = expected(fragment.get("items", {}))
+    if items in _WORDS.values():
+        return "a list"
+    return f"a list, each {items}"
 
 
 def _number_words(fragment: Fragment) -> str:

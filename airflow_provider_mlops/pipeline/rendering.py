@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_mlops.pipeline.loading import Loaded
 
-__all__ = ["render"]
+__all__ = ["dump", "render"]
 
 _PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./@+-]*( [A-Za-z0-9_./@+-]+)*")
 _KEYWORD = re.compile(r"null|true|false|yes|no|on|off|~", re.IGNORECASE)
@@ -32,6 +32,11 @@ def render(loaded: Loaded) -> str:
     lines = list(_map(values, (), "", loaded.origins))
     width = max(len(text) for text, _ in lines)
     return "".join(f"{text:<{width}}  # {origin}\n" if origin else f"{text}\n" for text, origin in lines)
+
+
+def dump(values: Mapping[str, Any]) -> str:
+    """Return *values* as YAML, in their order."""
+    return "".join(f"{text}\n" for text, _ in _map(values, (), "", {}))
 
 
 def _map(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from copy import deepcopy
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -14,7 +15,7 @@ from airflow_provider_mlops.pipeline.spec import PipelineSpec, RunsOn, Section, 
 if TYPE_CHECKING:
     from pydantic_core.core_schema import ModelSchema
 
-__all__ = ["TARGETS", "Fragment", "child", "json_schema", "keys_of", "model_schema", "resolve"]
+__all__ = ["TARGETS", "Fragment", "child", "json_schema", "keys_of", "model_schema", "resolve", "schema_text"]
 
 Fragment = dict[str, Any]
 
@@ -137,3 +138,8 @@ def json_schema() -> Fragment:
         "additionalProperties": False,
         "$defs": dict(sorted(definitions.items())),
     }
+
+
+def schema_text() -> str:
+    """Return the JSON Schema as a file holds it."""
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"

@@ -201,6 +201,7 @@ class DataSpec(Section):
     )  # fmt: skip
     hold_out: HoldOut = Field(
         0.2,
+        json_schema_extra={"default": "20%"},
         description="What is never trained on and judges the candidate: a duration (needs `timestamp`) or a share of "
         "the rows. With `timestamp` the newest labelled rows; without, rows chosen by a hash of their values.",
     )
@@ -459,7 +460,8 @@ class PipelineSpec(Section):
     trigger_form: Annotated[tuple[Text, ...], Field(strict=False), AfterValidator(_distinct)] = Field(
         (),
         description="Keys that may be changed per run in Airflow's trigger form, as dotted paths: `data.path`, "
-        "`data.train_on`, `train.seed`, `train.run_timeout`, `train.hyperparameters.NAME`, and the same of `prepare`.",
+        "`data.train_on`, `train.seed`, `train.run_timeout`, `train.hyperparameters.NAME`, "
+        "`prepare.run_timeout`, `prepare.hyperparameters.NAME`.",
     )
     steps: Mapping[StepName, StepSpec] = Field(
         {},

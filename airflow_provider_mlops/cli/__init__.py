@@ -1,0 +1,1 @@
+"""The command line: ``mlops`` by itself, ``airflow mlops`` inside Airflow's."""

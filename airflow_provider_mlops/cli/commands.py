@@ -1,0 +1,140 @@
+"""
+Every command of the command line: what it is called, what it takes, and which function answers.
+
+A new command is one entry here and one module with ``run(arguments) -> exit code``. Both faces, ``mlops`` and
+``airflow mlops``, are made from this table. It imports nothing, because each call of ``airflow`` reads it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["COMMANDS", "Argument", "Command", "argument"]
+
+_HERE = "airflow_provider_mlops.cli"
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """An argument as `argparse.ArgumentParser.add_argument` takes it."""
+
+    flags: tuple[str, ...]
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """
+    A command, or a group of commands.
+
+    :param function: ``module:function`` that gets the parsed arguments and returns the exit code; empty for a group.
+    :param commands: the commands of a group.
+    """
+
+    name: str
+    help: str
+    function: str = ""
+    arguments: tuple[Argument, ...] = ()
+    commands: tuple[Command, ...] = field(default=())
+
+
+def argument(*flags: str, **options: Any) -> Argument:
+    """Return an `Argument`."""
+    return Argument(flags, options)
+
+
+_ROOT = argument(
+    "--root",
+    metavar="FOLDER",
+    help="the DAG folder: _mlops.yaml is looked for up to here, and scripts must lie below (default: five levels up)",
+)
+_URL = argument(
+    "--url",
+    help="database of the journal, as SQLAlchemy writes it (default: what the Airflow configuration names)",
+)
+_MODEL = argument("model", help="name of the registered model")
+
+COMMANDS: tuple[Command, ...] = (
+    Command(
+        "init",
+        "write a pipeline file and its stub",
+        f"{_HERE}.init:run",
+        (
+            argument("name", help="name of the pipeline: 1 to 60 of a-z, 0-9 and _"),
+            argument("--data", required=True, metavar="PATH", help="file, folder, glob or URL of the data"),
+            argument("--label", required=True, metavar="COLUMN", help="column to predict"),
+            argument("--script", required=True, metavar="FILE", help="Python file that trains the model"),
+            argument("--timestamp", metavar="COLUMN", help="column with the event time of a row"),
+            argument("--folder", default=".", help="where to write, inside the DAG folder (default: here)"),
+        ),
+    ),
+    Command(
+        "lint",
+        "check pipeline files, without a database or a network",
+        f"{_HERE}.lint:run",
+        (argument("paths", nargs="+", metavar="PATH", help="pipeline file, or a folder to search"), _ROOT),
+    ),
+    Command(
+        "render",
+        "print the effective values of a pipeline and where each comes from",
+        f"{_HERE}.render:run",
+        (
+            argument("file", help="pipeline file"),
+            argument("--target", help="entry of targets to lay upon the file"),
+            _ROOT,
+        ),
+    ),
+    Command(
+        "schema",
+        "print the format of pipeline files",
+        f"{_HERE}.schema:run",
+        (
+            argument(
+                "--format",
+                choices=("json", "markdown"),
+                default="json",
+                help="json: the JSON Schema, for editors (default); markdown: the reference page",
+            ),
+            argument("--output", metavar="FILE", help="write it to this file"),
+        ),
+    ),
+    Command(
+        "journal",
+        "read, check and prepare the journal of decisions",
+        commands=(
+            Command(
+                "show",
+                "print the history of a model",
+                f"{_HERE}.journal:show",
+                (_MODEL, argument("--last", type=int, metavar="N", help="only the newest N entries"), _URL),
+            ),
+            Command(
+                "why",
+                "print why the model in use is in use",
+                f"{_HERE}.journal:why",
+                (_MODEL, argument("--alias", default="champion", help="alias to explain (default: champion)"), _URL),
+            ),
+            Command(
+                "verify",
+                "check that no entry was changed, removed or moved",
+                f"{_HERE}.journal:check",
+                (
+                    argument("--against", metavar="FILE", help="a JSON export made earlier, to find a tail cut off"),
+                    _URL,
+                ),
+            ),
+            Command(
+                "export",
+                "print all entries, to be kept or checked elsewhere",
+                f"{_HERE}.journal:export",
+                (
+                    argument("--format", choices=("json", "csv", "html"), default="json", help="default: json"),
+                    argument("--output", metavar="FILE", help="write to this file, which must not exist yet"),
+                    _URL,
+                ),
+            ),
+            Command("migrate", "create or update the table of the journal", f"{_HERE}.journal:migrate", (_URL,)),
+        ),
+    ),
+)

@@ -1,0 +1,142 @@
+"""``mlops journal``: what happened to a model, and whether the record of it is whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from airflow_provider_mlops.errors import DataError, NotFoundError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from airflow_provider_mlops.adapters.journal.sql import SqlJournal
+    from airflow_provider_mlops.journal import Entry, Journal
+
+__all__ = ["check", "export", "migrate", "show", "why"]
+
+_FOUND = 1
+
+
+def show(arguments: Namespace) -> int:
+    """Print the history of a model, a line per entry."""
+    from airflow_provider_mlops.journal.narrative import explain
+
+    entries = _history(_journal(arguments), arguments.model)
+    newest = entries[-arguments.last :] if arguments.last else entries
+    print("\n".join(explain(newest, arguments.model)))
+    return 0
+
+
+def why(arguments: Namespace) -> int:
+    """Print the entries that made the model in use the model in use."""
+    from airflow_provider_mlops.journal.narrative import explain
+
+    entries = _history(_journal(arguments), arguments.model)
+    reasons = _reasons(entries, arguments.alias)
+    if not reasons:
+        print(
+            f"No version of {arguments.model!r} was ever made {arguments.alias!r}. `mlops journal show` tells the rest."
+        )
+        return _FOUND
+    print("\n".join(explain(reasons, arguments.model)))
+    return 0
+
+
+def check(arguments: Namespace) -> int:
+    """Check the chain of every stream."""
+    from airflow_provider_mlops.journal import verify
+    from airflow_provider_mlops.journal.export import heads_of
+
+    heads = heads_of(_text(arguments.against)) if arguments.against else None
+    entries = _entries(_journal(arguments))
+    breaks = verify(entries, heads)
+    for fault in breaks:
+        print(f"{fault.stream}: {fault.code}: {fault.sentence}")
+    streams = len({entry.stream for entry in entries})
+    print(f"{len(entries)} entries in {streams} streams: {'intact' if not breaks else f'{len(breaks)} breaks'}.")
+    return _FOUND if breaks else 0
+
+
+def export(arguments: Namespace) -> int:
+    """Print all entries, or write them to a new file."""
+    from airflow_provider_mlops.journal.export import export as exported
+
+    text = exported(_entries(_journal(arguments)), arguments.format)
+    if arguments.output is None:
+        print(text, end="" if text.endswith("\n") else "\n")
+    else:
+        with Path(arguments.output).open("x", encoding="utf-8", newline="") as file:
+            file.write(text)
+    return 0
+
+
+def migrate(arguments: Namespace) -> int:
+    """Create the table, or bring it up to date."""
+    journal = _journal(arguments)
+    journal.migrate()
+    print(f"{journal!r} is ready.")
+    return 0
+
+
+def _journal(arguments: Namespace) -> SqlJournal:
+    from airflow_provider_mlops.adapters.journal.sql import SqlJournal
+
+    if arguments.url:
+        return SqlJournal(arguments.url)
+    from airflow_provider_mlops.hooks.journal import JournalHook
+
+    journal = JournalHook().journal
+    if not isinstance(journal, SqlJournal):
+        raise TypeError(type(journal).__name__)
+    return journal
+
+
+def _text(file: str) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is no text in UTF-8, so no journal export.") from error
+
+
+def _entries(journal: Journal) -> list[Entry]:
+    return [entry for stream in journal.streams() for entry in journal.read(stream)]
+
+
+def _history(journal: Journal, model: str) -> list[Entry]:
+    from airflow_provider_mlops.journal import model_stream
+
+    entries = journal.read(model_stream(model))
+    if not entries:
+        known = [stream.removeprefix("model/") for stream in journal.streams()]
+        raise NotFoundError("Model", model, known=known, hint="The journal knows nothing of it.")
+    return entries
+
+
+def _reasons(entries: list[Entry], alias: str) -> list[Entry]:
+    """Return what led to the last promotion to *alias*, oldest first: entries about its version, run and request."""
+    from airflow_provider_mlops.journal import kinds
+
+    def last(kind: str, key: str, value: object) -> Entry | None:
+        found = [e for e in entries if e.record.kind == kind and e.record.payload.get(key) == value]
+        return found[-1] if found and value is not None else None
+
+    done = last(kinds.PROMOTION_DONE, "alias", alias)
+    if done is None:
+        return []
+    version = done.record.payload.get("version")
+    registered = last(kinds.MODEL_REGISTERED, "version", version)
+    run = registered.record.payload.get("run_id") if registered else None
+    trained = last(kinds.TRAINING_FINISHED, "run_id", run)
+    key = trained.record.payload.get("key") if trained else None
+    found = [
+        last(kinds.RETRAINING_DECIDED, "key", key),
+        trained,
+        last(kinds.GATE_DECIDED, "run_id", run),
+        registered,
+        last(kinds.MODEL_SMOKE_TESTED, "version", version),
+        last(kinds.OVERRIDE_USED, "version", version),
+        done,
+        last(kinds.ROLLOUT_FINISHED, "version", version),
+    ]
+    return sorted((entry for entry in found if entry is not None), key=lambda entry: entry.sequence)
