@@ -1,1 +1,17 @@
 """Which version serves: the registry port and the promotion protocol."""
+
+from airflow_provider_mlops.promotion.protocol import ForeignChange, Promotion, PromotionRequest, promote, rollback
+from airflow_provider_mlops.promotion.registry import ModelVersion, Registry
+from airflow_provider_mlops.promotion.state import PromotionState, state
+
+__all__ = [
+    "ForeignChange",
+    "ModelVersion",
+    "Promotion",
+    "PromotionRequest",
+    "PromotionState",
+    "Registry",
+    "promote",
+    "rollback",
+    "state",
+]

@@ -147,7 +147,7 @@ def promote(
 def rollback(
     model: str,
     *,
-    away_from: str,
+    away_from: str | None = None,
     to: str | None = None,
     actor: str,
     owner: str,
@@ -161,20 +161,29 @@ def rollback(
     """
     Point *alias* back at the last healthy version: the newest that it pointed at and was not rolled back from.
 
-    Asking twice is asking once: when the alias does not point at *away_from* any more, nothing happens.
+    Asking twice is asking once: nothing happens when the alias does not point at *away_from* any more or, without
+    *away_from*, when the last move was this same owner's rollback.
 
-    :param away_from: the version that is to leave.
+    :param away_from: the version that is to leave; ``None`` is the one that the alias points at.
     :param to: another healthy version; ``None`` takes the last.
     :raises PromotionConflictError: somebody else is promoting, the alias was moved from outside, or no such version.
     :raises DataError: the journal was changed from outside.
     """
     folded = state(read_intact(journal, model_stream(model)))
-    now = registry.version_of(model, alias=alias)
-    if folded.pending is None and now is not None and now == folded.champion(alias) != away_from:
-        return _unchanged(model, alias, now, folded)
+    now, last, pending = registry.version_of(model, alias=alias), folded.last_move(alias), folded.pending
+    if pending is None and last is not None and now is not None and now == last.version:
+        was_ours = away_from is None and last.rollback and last.owner == owner
+        if was_ours or away_from not in (None, now):
+            return _unchanged(model, alias, now, folded)
+    if away_from is None:
+        was_ours = pending is not None and pending.alias == alias and pending.rollback and pending.owner == owner
+        away_from = pending.previous if pending is not None and was_ours else now
+    if away_from is None:
+        raise PromotionConflictError(f"{model}@{alias} points at no version, so there is nothing to roll back from.")
+    leaving = away_from
 
     def choose(now: PromotionState) -> str:
-        healthy = [version for version in now.healthy(alias) if version != away_from]
+        healthy = [version for version in now.healthy(alias) if version != leaving]
         if to is not None and to not in healthy:
             raise PromotionConflictError(
                 f"{model}@{alias} cannot be rolled back to version {to}: it was never the {alias}, or was itself "
@@ -182,7 +191,7 @@ def rollback(
             )
         if not healthy:
             raise PromotionConflictError(
-                f"{model}@{alias} has no healthy version before {away_from} to roll back to. Promote another version."
+                f"{model}@{alias} has no healthy version before {leaving} to roll back to. Promote another version."
             )
         target = to or healthy[0]
         registry.version(model, target)
@@ -198,7 +207,7 @@ def rollback(
         owner=owner,
         on_foreign_change=on_foreign_change,
     )
-    return turn.run(lease, wanted=None, expected=away_from, choose=choose, gate_digest=None, override=None)
+    return turn.run(lease, wanted=None, expected=leaving, choose=choose, gate_digest=None, override=None)
 
 
 def _unchanged(model: str, alias: str, version: str, folded: PromotionState) -> Promotion:

@@ -35,17 +35,19 @@ class Pending:
     previous: str | None
     token: int
     rollback: bool
+    owner: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A move that was done. *adopted*: done from outside, and accepted."""
+    """A move that was done. *adopted*: done from outside, and accepted. *owner*: who announced it."""
 
     alias: str
     version: str | None
     previous: str | None
     rollback: bool
     adopted: bool
+    owner: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +138,13 @@ def _fold(old: PromotionState, entry: Entry) -> PromotionState:
             return replace(old, lease=lease, token=max(old.token, lease.token))
         case kinds.PROMOTION_PENDING:
             names = ("alias", "version", "previous", "token", "rollback")
-            return replace(old, pending=Pending(**{name: payload[name] for name in names}))
+            owner = old.lease.owner if old.lease else None
+            return replace(old, pending=Pending(**{name: payload[name] for name in names}, owner=owner))
         case kinds.PROMOTION_DONE:
-            move = Move(**{name: payload[name] for name in ("alias", "version", "previous", "rollback", "adopted")})
+            announced = old.pending if old.pending and old.pending.token == payload["token"] else None
+            names = ("alias", "version", "previous", "rollback", "adopted")
+            owner = announced.owner if announced else None
+            move = Move(**{name: payload[name] for name in names}, owner=owner)
             moved = replace(old, moves=(*old.moves, move))
             return moved if move.adopted else _ended(moved, payload)
         case kinds.PROMOTION_ABANDONED:

@@ -49,7 +49,7 @@ class World:
         request = PromotionRequest(model="churn", version=version, expected_champion=expected, **fields)
         return promote(request, journal=self.journal, registry=self.registry, clock=self.clock)
 
-    def rollback(self, away_from, **changes):
+    def rollback(self, away_from=None, **changes):
         return rollback(
             "churn",
             away_from=away_from,
@@ -484,6 +484,30 @@ def test_rollback_goes_to_the_last_healthy_version_and_asking_twice_is_asking_on
     with pytest.raises(PromotionConflictError, match="no healthy version before 1"):
         world.rollback("1")
     assert world.is_at_rest()
+
+
+def test_rollback_of_whatever_is_champion_is_done_once_per_owner(world):
+    for number in (1, 2, 3):
+        world.promote(str(number), str(number - 1) if number > 1 else None)
+    assert world.rollback(owner="dag run 1").version == "2"
+    again = world.rollback(owner="dag run 1")
+    assert (again.version, again.previous, again.changed) == ("2", "3", False)
+    assert world.rollback(owner="dag run 2").version == "1"
+
+
+@pytest.mark.parametrize("step", range(9))
+def test_rollback_of_whatever_is_champion_killed_at_any_step_goes_back_once(step):
+    world = World()
+    for number in (1, 2, 3):
+        world.promote(str(number), str(number - 1) if number > 1 else None)
+    killed_at(world, step, world.rollback)
+    done = world.rollback()
+    assert (done.version, done.previous, world.alias) == ("2", "3", "2")
+
+
+def test_without_a_champion_there_is_nothing_to_roll_back(world):
+    with pytest.raises(PromotionConflictError, match="points at no version"):
+        world.rollback()
 
 
 def test_rollback_goes_only_to_where_the_alias_has_been(world):
