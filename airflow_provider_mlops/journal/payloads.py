@@ -92,6 +92,7 @@ def retraining_decided(
     key: str,
     trigger: str,
     owner: str,
+    binding: bool = True,
 ) -> dict[str, Any]:
     """
     Return the payload of ``retraining.decided``.
@@ -100,6 +101,7 @@ def retraining_decided(
     :param key: request key of what would be trained, see `retraining.request_key`.
     :param trigger: ``schedule`` | ``new_data`` | ``monitor`` | ``manual``.
     :param owner: who asked, the same for every attempt of one request (a DAG run).
+    :param binding: whether a ``train`` is acted on; a decision that is only noted (``mode: observe``) counts nowhere.
     """
     return {
         "verdict": str(verdict),
@@ -109,6 +111,7 @@ def retraining_decided(
         "key": key,
         "trigger": str(trigger),
         "owner": owner,
+        "binding": binding,
     }
 
 
