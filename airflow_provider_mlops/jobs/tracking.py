@@ -12,12 +12,20 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["FINAL_STATUSES", "LoggedModel", "Run", "Tracking", "check_artifact_path", "check_final_status"]
+__all__ = [
+    "FINAL_STATUSES",
+    "LoggedModel",
+    "Run",
+    "Tracking",
+    "check_artifact_path",
+    "check_experiment_name",
+    "check_final_status",
+]
 
 FINAL_STATUSES = ("FINISHED", "FAILED", "KILLED")
 """What a run can end as."""
 
-_PATH_PART = re.compile(r"[^/\\\x00-\x1f\x7f]+")
+_PATH_PART = re.compile(r"[^/\\#?%\x00-\x1f\x7f]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +139,8 @@ def check_artifact_path(path: str) -> str:
     """
     Return *path* when it stays below a run's folder.
 
-    :raises ConfigError: empty, absolute, with ``.`` or ``..`` as a part, a back-slash or a control character.
+    :raises ConfigError: empty, absolute, with ``.`` or ``..`` as a part, with ``# ? %``, a back-slash or a control
+        character: a tracker reads paths as parts of URLs.
 
     >>> check_artifact_path("reports/drift.json")
     'reports/drift.json'
@@ -140,9 +149,16 @@ def check_artifact_path(path: str) -> str:
     if not all(_PATH_PART.fullmatch(part) and part not in {".", ".."} for part in parts):
         raise ConfigError(
             f"{path!r} is no path of a run's file. Write it relative to the run, with '/' between its parts and "
-            "without '.' or '..', for instance 'reports/drift.json'."
+            "without '.', '..', '#', '?' or '%', for instance 'reports/drift.json'."
         )
     return path
+
+
+def check_experiment_name(name: str) -> str:
+    """Return *name* when it can name an experiment. :raises ConfigError: it is blank or longer than 500 characters."""
+    if not isinstance(name, str) or not name.strip() or len(name) > 500:
+        raise ConfigError(f"{name!r} is no name for an experiment. Use 1 to 500 characters that are not all blank.")
+    return name
 
 
 def check_final_status(status: str) -> str:

@@ -7,11 +7,11 @@ import time
 from datetime import timedelta
 
 import pytest
-from fakes.jobs import MemoryJobs
 
 from airflow_provider_mlops.adapters.jobs.subprocess import ProcessBackend
 from airflow_provider_mlops.errors import ConfigError
 from airflow_provider_mlops.jobs import JobPhase, JobSpec
+from fakes.jobs import MemoryJobs
 
 
 def ending(text: str, code: int) -> tuple[str, ...]:

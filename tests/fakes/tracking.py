@@ -7,7 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from airflow_provider_mlops.errors import ConfigError, NotFoundError
-from airflow_provider_mlops.jobs.tracking import LoggedModel, Run, check_artifact_path, check_final_status
+from airflow_provider_mlops.jobs.tracking import (
+    LoggedModel,
+    Run,
+    check_artifact_path,
+    check_experiment_name,
+    check_final_status,
+)
 
 
 class MemoryTracking:
@@ -18,9 +24,7 @@ class MemoryTracking:
         self._models: dict[str, list[LoggedModel]] = {}
 
     def experiment(self, name: str) -> str:
-        if not name.strip():
-            raise ConfigError(f"{name!r} is no name for an experiment.")
-        return self._experiments.setdefault(name, str(len(self._experiments) + 1))
+        return self._experiments.setdefault(check_experiment_name(name), str(len(self._experiments) + 1))
 
     def create_run(self, experiment_id: str, *, name: str, tags: Mapping[str, str]) -> Run:
         if experiment_id not in self._experiments.values():

@@ -287,7 +287,7 @@ def test_a_long_log_comes_in_pages(backend):
 
 def test_a_root_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "jobs").write_text("in the way")
-    with pytest.raises(ServiceError, match="'x' cannot be started from .*jobs/x"):
+    with pytest.raises(ServiceError, match=r"'x' cannot be started from .*jobs/x"):
         ProcessBackend(tmp_path / "jobs").submit(JobSpec("x", ("true",)))
 
 

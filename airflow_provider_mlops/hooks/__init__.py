@@ -1,0 +1,1 @@
+"""From an Airflow connection to an adapter. A hook has no verbs of its own."""

@@ -1,0 +1,38 @@
+"""What all tests share: an Airflow home of their own, and one MLflow server for those that ask for it."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+from services_mlflow import mlflow_server as start_mlflow_server
+
+# Airflow reads these while it is imported, so they stand before every test module.
+_HOME = tempfile.mkdtemp(prefix="airflow-home-")
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
+os.environ["AIRFLOW_HOME"] = _HOME
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "false"
+os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "false"
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # MLflow 3.17's own queries on SQLAlchemy 2.1.
+    config.addinivalue_line("filterwarnings", "ignore:The ``noload`` loader strategy:DeprecationWarning")
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real MLflow server that all tests of this process share: use names of your own in it."""
+    with start_mlflow_server(tmp_path_factory.mktemp("mlflow")) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def mlflow_file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of an MLflow without a server, which all tests of this process share."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
