@@ -199,6 +199,7 @@ class Stack:
             "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "False",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
             "AIRFLOW__MLOPS__STORAGE": str(self.storage),
+            "AIRFLOW__MLOPS__TARGET": "demo",
             "AIRFLOW_CONN_MLFLOW_DEFAULT": json.dumps({"conn_type": "mlflow", "host": self.mlflow_url}),
             **self.environment,
         }

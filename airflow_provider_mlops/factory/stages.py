@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["Pipeline", "data_stage", "monitor_stage", "release_stage", "serving_stage", "training_stage"]
 
 _AS_OF = "{{ params.as_of or '' }}"
+_TRIGGER = "{{ {'scheduled': 'schedule', 'asset_triggered': 'new_data'}.get(dag_run.run_type, 'manual') }}"
 _DRIFT_WINDOW = timedelta(days=7)
 
 
@@ -155,6 +156,16 @@ def training_stage(pipeline: Pipeline, line: Line, snapshot: BaseOperator) -> tu
     """Train a candidate and judge it. Returns both tasks."""
     spec = pipeline.spec
     with TaskGroup("training", tooltip="Train a candidate and judge it against the champion"):
+        decide = line.add(
+            "decide",
+            lambda name: _decision(
+                pipeline,
+                name,
+                data_digest=snapshot.output["train_digest"],
+                trigger=_TRIGGER,
+                granted_key="{{ (dag_run.conf or {}).get('request_key', '') }}",
+            ),
+        )
         train = line.add(
             "train",
             lambda name: TrainOperator(
@@ -172,7 +183,7 @@ def training_stage(pipeline: Pipeline, line: Line, snapshot: BaseOperator) -> tu
                 runs_on=pipeline.runs_on,
                 run_timeout=pipeline.value("train.run_timeout", format_duration(spec.train.run_timeout)),
                 profile_block=_duration(pipeline.window),
-                request_key="{{ (dag_run.conf or {}).get('request_key', '') }}",
+                request_key=decide.output["key"],
             ),
         )
         evaluate = line.add(
@@ -290,22 +301,9 @@ def monitor_stage(pipeline: Pipeline, line: Line) -> None:
             exclude=list(drift.exclude),
         ),
     )
-    retrain = spec.retrain
     decide = line.add(
         "decide",
-        lambda name: DecideRetrainingOperator(
-            task_id=name,
-            model=spec.name,
-            data_digest=check.output["data_digest"],
-            script=pipeline.locate(spec.train.script),
-            hyperparameters=dict(spec.train.hyperparameters),
-            when=list(retrain.when),
-            violating_windows=retrain.violating_windows,
-            of_last=retrain.of_last,
-            cooldown=format_duration(retrain.cooldown),
-            max_runs_per_30_days=retrain.max_runs_per_30_days,
-            breaker_after=retrain.breaker_after,
-        ),
+        lambda name: _decision(pipeline, name, data_digest=check.output["data_digest"], trigger="monitor"),
     )
     if spec.mode != "observe":
         line.add(
@@ -314,10 +312,33 @@ def monitor_stage(pipeline: Pipeline, line: Line) -> None:
                 task_id=name,
                 trigger_dag_id=f"{spec.name}__train",
                 trigger_run_id=decide.output["run_id"],
-                conf={"request_key": decide.output["key"], "as_of": _AS_OF or None},
+                conf={"request_key": decide.output["key"]},
                 skip_when_already_exists=True,
             ),
         )
+
+
+def _decision(
+    pipeline: Pipeline, task_id: str, *, data_digest: Any, trigger: str, granted_key: str = ""
+) -> DecideRetrainingOperator:
+    spec = pipeline.spec
+    retrain = spec.retrain
+    return DecideRetrainingOperator(
+        task_id=task_id,
+        model=spec.name,
+        data_digest=data_digest,
+        script=pipeline.locate(spec.train.script),
+        hyperparameters=pipeline.hyperparameters("train", spec.train.hyperparameters),
+        trigger=trigger,
+        granted_key=granted_key,
+        when=list(retrain.when),
+        violating_windows=retrain.violating_windows,
+        of_last=retrain.of_last,
+        cooldown=format_duration(retrain.cooldown),
+        max_runs_per_30_days=retrain.max_runs_per_30_days,
+        breaker_after=retrain.breaker_after,
+        binding=spec.mode != "observe" or trigger != "monitor",
+    )
 
 
 def _approval(pipeline: Pipeline, task_id: str) -> ApprovalOperator:

@@ -261,10 +261,11 @@ class RollbackModelOperator(BaseOperator):
     Returns ``{"model", "version", "previous", "changed"}``.
 
     :param model: name of the registered model. (templated)
-    :param away_from: version that is to leave; nothing happens when the alias does not point at it. (templated)
+    :param away_from: version that is to leave: nothing happens when the alias does not point at it. Without it the
+        version that the alias points at, once per task instance. (templated)
     :param to: version to return to; the last healthy one without it. (templated)
     :param alias: alias to move.
-    :param traffic: also move the traffic, when this machine serves *away_from*.
+    :param traffic: also move the traffic, when this machine serves the model.
     :param mlflow_conn_id: the MLflow connection.
     :raises PromotionConflictError: there is no healthy version to return to, or somebody else is promoting.
     """
@@ -275,7 +276,7 @@ class RollbackModelOperator(BaseOperator):
         self,
         *,
         model: str,
-        away_from: str,
+        away_from: str | None = None,
         to: str | None = None,
         alias: str = "champion",
         traffic: bool = True,
@@ -301,7 +302,7 @@ class RollbackModelOperator(BaseOperator):
 
         promotion = rollback(
             self.model,
-            away_from=self.away_from,
+            away_from=self.away_from or None,
             to=self.to or None,
             alias=self.alias,
             actor=actor(context),
@@ -311,7 +312,7 @@ class RollbackModelOperator(BaseOperator):
             clock=lambda: datetime.now(UTC),
         )
         self.log.info("%s", promotion.sentence)
-        if self.traffic and serves(self.model) == self.away_from:
+        if self.traffic and serves(self.model) not in {None, promotion.version}:
             deploy(Deployment(self.model, promotion.version, mlflow_conn_id=self.mlflow_conn_id), context, self.log)
         return {
             "model": self.model,
