@@ -8,6 +8,7 @@ What this package raises, classed by what the reader can do about it:
     + NotFoundError (LookupError)  the named thing does not exist there
     + ConflictError                somebody else wrote first: read again and decide anew
   x JobFailedError                 the user's own code ended badly: read its log
+  x SmokeTestFailedError           the model's server did not do what it must: read its log
   x GateRefused                    the candidate was judged and is not good enough
   x PromotionConflictError         the champion is not the one this promotion was decided against
   x RolloutFailedError             the rollout ended, and the new version does not serve
@@ -32,6 +33,7 @@ __all__ = [
     "PromotionConflictError",
     "RolloutFailedError",
     "ServiceError",
+    "SmokeTestFailedError",
     "did_you_mean",
 ]
 
@@ -65,6 +67,10 @@ class ConflictError(ServiceError):
 
 class JobFailedError(MlopsError):
     """A job of the user's own code ended badly, or ended well without what it owed."""
+
+
+class SmokeTestFailedError(MlopsError):
+    """A version's server did not get ready, answered something else than offline, or did not survive bad input."""
 
 
 class GateRefused(MlopsError):  # noqa: N818 - a refusal is an outcome, not a defect

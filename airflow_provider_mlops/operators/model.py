@@ -158,17 +158,41 @@ class SmokeTestModelOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Serve, ask, compare, record, clean up."""
+        from airflow_provider_mlops.errors import SmokeTestFailedError
         from airflow_provider_mlops.hooks.journal import record_once
-        from airflow_provider_mlops.hooks.serving import local_model, smoke_test
+        from airflow_provider_mlops.hooks.serving import SmokeTest, smoke_test
         from airflow_provider_mlops.journal import kinds, payloads
 
-        folder = local_model(self.model, self.version, self.mlflow_conn_id)
-        result = smoke_test(self, folder, context)
-        payload = payloads.model_smoke_tested(
-            version=self.version, passed=True, reason="holds", sentence=result["sentence"], numbers=result["numbers"]
+        test = SmokeTest(
+            model=self.model,
+            version=self.version,
+            predictions_uri=self.predictions_uri,
+            data_uri=self.data_uri,
+            requests=self.requests,
+            tolerance=self.tolerance,
+            ready_within=self.ready_within,
+            max_latency_p95_ms=self.max_latency_p95_ms,
+            model_environment=self.model_environment,
+            mlflow_conn_id=self.mlflow_conn_id,
         )
-        record_once(self.model, kinds.MODEL_SMOKE_TESTED, payload, context)
-        return {"version": self.version, **result["numbers"]}
+        try:
+            numbers = smoke_test(test, context, self.log)
+        except SmokeTestFailedError as error:
+            failed = payloads.model_smoke_tested(
+                version=self.version, passed=False, reason="failed", sentence=str(error).split("\n", 1)[0]
+            )
+            record_once(self.model, kinds.MODEL_SMOKE_TESTED, failed, context)
+            raise
+        sentence = (
+            f"Ready after {numbers['ready_seconds']} s; {numbers['requests']} golden requests answered as offline, "
+            f"95 % within {numbers['latency_p95_ms']} ms; malformed input refused."
+        )
+        self.log.info("%s", sentence)
+        passed = payloads.model_smoke_tested(
+            version=self.version, passed=True, reason="holds", sentence=sentence, numbers=numbers
+        )
+        record_once(self.model, kinds.MODEL_SMOKE_TESTED, passed, context, once=("version", "passed"))
+        return {"version": self.version, **numbers}
 
 
 class PromoteModelOperator(BaseOperator):

@@ -1,0 +1,289 @@
+"""Model versions on this machine: their files, their smoke test, their rollout."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from airflow_provider_mlops.errors import (
+    ConfigError,
+    DataError,
+    NotFoundError,
+    RolloutFailedError,
+    SmokeTestFailedError,
+)
+from airflow_provider_mlops.hooks.jobs import fresh_number, job_backend
+from airflow_provider_mlops.hooks.journal import record_once
+from airflow_provider_mlops.hooks.mlflow import MlflowHook
+from airflow_provider_mlops.hooks.settings import require_local_executor, storage
+from airflow_provider_mlops.hooks.training import PROFILE_PATH
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from logging import Logger
+    from pathlib import Path
+
+    from airflow.sdk import Context
+
+    from airflow_provider_mlops.adapters.rollout.local import LocalTarget
+    from airflow_provider_mlops.rollout import RolloutState
+    from airflow_provider_mlops.serving.smoke import Golden
+
+__all__ = ["Deployment", "SmokeTest", "deploy", "local_model", "serves", "smoke_test"]
+
+
+def local_model(model: str, version: str, mlflow_conn_id: str) -> Path:
+    """Return the local folder with the files of a version, the profile of its training data among them."""
+    from airflow_provider_mlops.adapters.rollout.local import PROFILE_FILE
+
+    if not re.fullmatch(r"[0-9]{1,18}", version):
+        raise ConfigError(f"{version!r} is no version of a registered model. Versions are whole numbers.")
+    hook = MlflowHook(mlflow_conn_id)
+    found = hook.registry.version(model, version)
+    folder = hook.tracking.download_model(found.source, storage() / "models" / quote(model, safe="") / version)
+    profile = folder / PROFILE_FILE
+    if found.run_id and not profile.exists():
+        try:
+            text = hook.tracking.read_text(found.run_id, PROFILE_PATH)
+        except NotFoundError:
+            return folder  # a model that was trained elsewhere
+        half = profile.with_name(f".{profile.name}.{time.monotonic_ns()}")
+        half.write_text(text)
+        half.replace(profile)
+    return folder
+
+
+@dataclass(frozen=True)
+class SmokeTest:
+    """What is probed. The fields are those of `SmokeTestModelOperator`, rendered."""
+
+    model: str
+    version: str
+    predictions_uri: str
+    data_uri: str
+    requests: int
+    tolerance: float
+    ready_within: float
+    max_latency_p95_ms: float | None
+    model_environment: str
+    mlflow_conn_id: str
+
+
+def smoke_test(test: SmokeTest, context: Context, log: Logger) -> dict[str, Any]:
+    """
+    Start the version's server as a job, probe it, stop it; return what was measured.
+
+    :raises SmokeTestFailedError: with the end of the server's log.
+    """
+    from airflow_provider_mlops.adapters.rollout.local import PROFILE_FILE
+    from airflow_provider_mlops.jobs import JobSpec, job_name
+    from airflow_provider_mlops.serving.environment import interpreter
+    from airflow_provider_mlops.serving.smoke import probe, wait_ready
+
+    folder = local_model(test.model, test.version, test.mlflow_conn_id)
+    python = interpreter(test.model_environment, folder, storage() / "serving" / ".environments")
+    backend = job_backend("process")
+    ti = context["ti"]
+    identity = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
+    name = job_name(*identity, fresh_number(backend, identity))
+    port = _free_port()
+    profile = ["--profile", str(folder / PROFILE_FILE)] if (folder / PROFILE_FILE).exists() else []
+    command = [
+        *(str(python), "-m", "airflow_provider_mlops.serving", "--model-uri", str(folder)),
+        *("--name", test.model, "--version", test.version, "--port", str(port), *profile),
+    ]
+    backend.submit(JobSpec(name=name, command=tuple(command), environment=_package_path()))
+    url = f"http://127.0.0.1:{port}"
+    try:
+        ready = wait_ready(url, within=test.ready_within, alive=lambda: not backend.status(name).phase.is_final)
+        log.info("Version %s of %s was ready after %.1f s.", test.version, test.model, ready)
+        measured = probe(url, golden_requests(test), tolerance=test.tolerance)
+        memory = _peak_memory_mb(url)
+    except SmokeTestFailedError as error:
+        raise SmokeTestFailedError(f"{error}\nThe end of the server's log:\n{_tail(backend.logs, name)}") from error
+    finally:
+        backend.cancel(name)
+    numbers = {
+        "ready_seconds": round(ready, 1),
+        "requests": measured.requests,
+        "latency_p50_ms": round(measured.latency_p50_ms, 1),
+        "latency_p95_ms": round(measured.latency_p95_ms, 1),
+        "peak_memory_mb": memory,
+    }
+    limit = test.max_latency_p95_ms
+    if limit is not None and measured.latency_p95_ms > limit:
+        raise SmokeTestFailedError(
+            f"The 95th percentile of the latency is {measured.latency_p95_ms:.1f} ms; {limit:g} ms are allowed."
+        )
+    return numbers
+
+
+def golden_requests(test: SmokeTest) -> list[Golden]:
+    """Return the first evaluation rows with what the scoring job predicted for them."""
+    import pyarrow.parquet as pq
+
+    from airflow_provider_mlops.adapters.files import scan
+    from airflow_provider_mlops.adapters.predictions import read_summary
+    from airflow_provider_mlops.serving.smoke import Golden
+
+    candidate = read_summary(test.predictions_uri)["models"]["candidate"]
+    try:
+        said = next(pq.ParquetFile(test.predictions_uri).iter_batches(batch_size=test.requests))
+        rows = next(scan(test.data_uri, batch_rows=test.requests))
+    except StopIteration:
+        return []
+    except OSError as error:
+        raise DataError(f"{test.predictions_uri} cannot be read: {error}. Evaluate again.") from error
+    inputs = [column for column in candidate["inputs"] or rows.schema.names if column in rows.schema.names]
+    if candidate["type"] == "values":
+        expected = said.column("candidate").to_pylist()
+    else:
+        columns = sorted((c for c in said.schema.names if re.fullmatch(r"candidate_\d+", c)), key=_number)
+        expected = [list(row) for row in zip(*(said.column(c).to_pylist() for c in columns), strict=True)]
+    classes = tuple(candidate["classes"]) if candidate.get("classes") else None
+    return [
+        Golden({key: _jsonable(value) for key, value in row.items()}, answer, classes)
+        for row, answer in zip(rows.select(inputs).to_pylist(), expected, strict=False)
+    ]
+
+
+def _number(column: str) -> int:
+    return int(column.rpartition("_")[2])
+
+
+def _jsonable(value: Any) -> Any:
+    return value.isoformat() if hasattr(value, "isoformat") else value
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _package_path() -> dict[str, str]:
+    """Return where a model's own interpreter finds this package's serving room."""
+    from pathlib import Path
+
+    import airflow_provider_mlops
+
+    return {"PYTHONPATH": str(Path(airflow_provider_mlops.__file__).parents[1])}
+
+
+def _tail(logs: Any, name: str) -> str:
+    text, offset = logs(name, 0)
+    whole = text
+    while text:
+        text, offset = logs(name, offset)
+        whole += text
+    return whole[-2000:]
+
+
+def _peak_memory_mb(url: str) -> float | None:
+    """Return the resident memory that the server's own metrics tell, in MiB."""
+    import httpx
+
+    metrics = httpx.get(f"{url}/metrics", timeout=10, trust_env=False).text
+    found = re.search(r"^process_resident_memory_bytes ([0-9.e+]+)", metrics, re.MULTILINE)
+    return round(float(found[1]) / 2**20, 1) if found else None
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What is deployed. The fields are those of `DeployToLocalOperator`, rendered."""
+
+    model: str
+    version: str
+    plan: Mapping[str, Any] | None = None
+    port: int | None = None
+    model_environment: str = "current"
+    poll_interval: float = 1.0
+    mlflow_conn_id: str = "mlflow_default"
+
+
+def _target(port: int | None = None, model_environment: str = "current") -> LocalTarget:
+    from airflow_provider_mlops.adapters.rollout.local import LocalTarget
+
+    require_local_executor("Serving on this machine")
+    return LocalTarget(storage() / "serving", python=model_environment, port=port)
+
+
+def serves(model: str) -> str | None:
+    """Return the version of *model* that this machine serves, or ``None``."""
+    state, _ = _target().read_state(model)
+    return state.serving[0] if state is not None and state.serving is not None else None
+
+
+def deploy(deployment: Deployment, context: Context, log: Logger) -> dict[str, Any]:
+    """
+    Drive the rollout of a version to its end and journal its steps.
+
+    :raises RolloutFailedError: the version does not serve.
+    """
+    from airflow_provider_mlops.rollout import RolloutPhase, RolloutPlan, drive
+
+    model, version = deployment.model, deployment.version
+    plan = RolloutPlan.from_dict(deployment.plan or {"strategy": "rolling", "bake": 0})
+    folder = local_model(model, version, deployment.mlflow_conn_id)
+    target = _target(deployment.port, deployment.model_environment)
+    ti = context["ti"]
+
+    def tell(state: RolloutState) -> None:
+        log.info("%s, %d %% of the traffic: %s", state.phase.value, state.weight, state.sentence)
+        _record(state, plan, context)
+
+    state = drive(
+        target,
+        model,
+        plan,
+        version=version,
+        model=str(folder),
+        # A retry goes on with the rollout; a cleared task, whose max_tries Airflow raises, asks anew.
+        request=json.dumps([ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.max_tries]),
+        clock=lambda: datetime.now(UTC),
+        sleep=time.sleep,
+        poll=timedelta(seconds=deployment.poll_interval),
+        on_step=tell,
+    )
+    if state.phase is not RolloutPhase.PROMOTED:
+        raise RolloutFailedError(
+            f"Version {version} of {model} does not serve: {state.phase.value}, {state.reason}: {state.sentence}"
+        )
+    endpoint = f"{target.url(model)}/invocations"
+    log.info("Version %s of %s serves at %s", version, model, endpoint)
+    return {
+        "model": model,
+        "version": version,
+        "phase": state.phase.value,
+        "reason": state.reason,
+        "endpoint": endpoint,
+    }
+
+
+def _record(state: RolloutState, plan: Any, context: Context) -> None:
+    """Journal one step of a rollout."""
+    from airflow_provider_mlops.journal import kinds, payloads
+    from airflow_provider_mlops.rollout import RolloutPhase
+
+    common = {"name": state.name, "version": state.version}
+    if state.phase is RolloutPhase.STARTING:
+        started = payloads.rollout_started(
+            **common, stable_version=state.stable_version, strategy=plan.strategy.value, plan=plan.to_dict()
+        )
+        record_once(state.name, kinds.ROLLOUT_STARTED, started, context)
+    elif state.phase.is_final:
+        finished = payloads.rollout_finished(
+            **common, phase=state.phase.value, reason=state.reason, sentence=state.sentence
+        )
+        record_once(state.name, kinds.ROLLOUT_FINISHED, finished, context)
+    else:
+        advanced = payloads.rollout_advanced(
+            **common, phase=state.phase.value, step=state.step, weight=state.weight, sentence=state.sentence
+        )
+        record_once(state.name, kinds.ROLLOUT_ADVANCED, advanced, context)
