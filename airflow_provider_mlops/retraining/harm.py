@@ -51,8 +51,8 @@ _ROLL_BACK = Harm(
 _CONCEPT = Harm(
     Action.RETRAIN,
     "concept_drift",
-    "The performance fell though neither inputs nor predictions moved: the concept changed. Train on the newest labels, "
-    "and mistrust the estimate, which saw nothing.",
+    "The performance fell though neither inputs nor predictions moved: the concept changed. Train on the newest "
+    "labels, and mistrust the estimate, which saw nothing.",
 )
 _DROP = Harm(Action.RETRAIN, "performance_drop", "The performance fell by more than is tolerated.")
 _ESTIMATED = Harm(Action.RETRAIN, "performance_drop", "The estimated performance fell by more than is tolerated.")
