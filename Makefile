@@ -19,3 +19,40 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 constraints: venv  ## resolve constraints.txt anew
 	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
 	  --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet --output-file constraints.txt
+
+.PHONY: demo
+demo: venv  ## the whole loop on fifty years of real weather; ONCE=1 ends by itself
+	mlops demo --folder .demo $(if $(ONCE),--once)
+
+.PHONY: check
+check: venv  ## lint, format, types, import directions
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports --no-cache
+
+.PHONY: unit contract dags e2e
+unit: venv  ## the core, without Airflow and without network
+	pytest tests/unit
+contract: venv  ## every port: its fake and its real adapters under one suite
+	pytest tests/contract
+dags: venv  ## operators and whole DAGs in Airflow's own test runner
+	pytest tests/dags
+e2e: venv  ## the demo, and a standalone Airflow driven as a user does
+	pytest tests/e2e
+
+.PHONY: test
+test: check unit contract dags e2e  ## everything that CI runs
+
+.PHONY: bench-%
+bench-%: venv  ## one board: make bench-parse writes benchmarks/results/parse.json
+	python benchmarks/$(subst -,_,$*).py
+
+.PHONY: docs
+docs: venv  ## the generated reference pages
+	mlops schema --format json --output docs/reference/pipeline.schema.json
+	mlops schema --format markdown --output docs/reference/pipeline.md
+
+.PHONY: help
+help:
+	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
