@@ -100,6 +100,47 @@ COMMANDS: tuple[Command, ...] = (
         ),
     ),
     Command(
+        "drift",
+        "compare data with a reference, column by column; exits with 2 for an error",
+        f"{_HERE}.drift:run",
+        (
+            argument(
+                "reference",
+                metavar="REFERENCE",
+                help="data to compare with (file, folder, glob, URL), or a stored profile (.json)",
+            ),
+            argument("current", metavar="CURRENT", help="data to judge: Parquet, CSV or Arrow"),
+            argument("--columns", nargs="+", action="extend", metavar="NAME", help="look at these columns only"),
+            argument("--exclude", nargs="+", action="extend", metavar="NAME", help="do not look at these columns"),
+            argument("--time", metavar="COLUMN", help="column with the event time of a row"),
+            argument(
+                "--window",
+                metavar="LENGTH",
+                help="judge the newest LENGTH (12h, 7d) of CURRENT, by how much such spans differ within REFERENCE",
+            ),
+            argument(
+                "--ignore-shift-below",
+                type=float,
+                default=0.05,
+                metavar="SHARE",
+                help="smallest change that matters, 0..1 (default: 0.05)",
+            ),
+            argument(
+                "--false-alarms-per-30-days",
+                type=float,
+                default=1.0,
+                metavar="N",
+                help="false alarms that one is willing to see (default: 1)",
+            ),
+            argument("--checks-per-day", type=float, default=1.0, metavar="N", help="how often one looks (default: 1)"),
+            argument("--min-rows", type=int, default=50, metavar="N", help="fewer rows are no data (default: 50)"),
+            argument("--json", action="store_true", help="print the report as JSON"),
+            argument("--html", metavar="FILE", help="write the report as one HTML file"),
+            argument("--save-profile", metavar="FILE", help="keep the profile of REFERENCE, to be given in its place"),
+            argument("--fail-on-drift", action="store_true", help="exit with 1 on drift and on bad data"),
+        ),
+    ),
+    Command(
         "journal",
         "read, check and prepare the journal of decisions",
         commands=(

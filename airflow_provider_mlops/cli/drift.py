@@ -1,0 +1,88 @@
+"""``mlops drift REFERENCE CURRENT``: has this data moved, and does it matter?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+from airflow_provider_mlops.cli.commands import COMMANDS
+from airflow_provider_mlops.cli.main import execute
+from airflow_provider_mlops.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_provider_mlops.drift.check import DriftReport
+    from airflow_provider_mlops.drift.profile import DataProfile
+
+__all__ = ["main", "run"]
+
+
+def main(arguments: Sequence[str], prog: str) -> int:
+    """Run the command alone, under the name *prog*, with the exit codes of `airflow_provider_mlops.cli.main`."""
+    command = next(command for command in COMMANDS if command.name == "drift")
+    parser = argparse.ArgumentParser(prog=prog, description=f"{command.help.capitalize()}.")
+    for item in command.arguments:
+        parser.add_argument(*item.flags, **item.options)
+    return execute(command.function, parser.parse_args(arguments))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what *arguments* ask for and return the exit code. :raises MlopsError: it cannot be done."""
+    from airflow_provider_mlops.adapters.engines.embedded import EmbeddedEngine
+    from airflow_provider_mlops.adapters.newest import newest_window
+    from airflow_provider_mlops.adapters.text_files import write_text
+    from airflow_provider_mlops.data.values import DataRef, parse_duration
+    from airflow_provider_mlops.drift.check import DriftPolicy, check
+
+    policy = DriftPolicy(
+        ignore_shift_below=arguments.ignore_shift_below,
+        false_alarms_per_30_days=arguments.false_alarms_per_30_days,
+        checks_per_30_days=arguments.checks_per_day * 30,
+        min_rows=arguments.min_rows,
+    )
+    reference = _reference(arguments)
+    columns = tuple(arguments.columns) if arguments.columns else None
+    data = DataRef(path=arguments.current, timestamp=arguments.time or reference.timestamp, columns=columns)
+    window = newest_window(data, parse_duration(arguments.window)) if arguments.window else None
+    current = EmbeddedEngine().window(data, layout=reference, window=window)
+    report = check(reference, current, policy)
+    if arguments.save_profile:
+        write_text(arguments.save_profile, reference.to_json())
+    if arguments.html:
+        from airflow_provider_mlops.drift.report import html
+
+        title = f"{arguments.current} against {arguments.reference}"
+        write_text(arguments.html, html(report, reference, current, title=title))
+    _say(report, as_json=arguments.json)
+    return 1 if arguments.fail_on_drift and report.verdict.value in {"drift", "bad_data"} else 0
+
+
+def _reference(arguments: argparse.Namespace) -> DataProfile:
+    from airflow_provider_mlops.adapters.engines.embedded import EmbeddedEngine
+    from airflow_provider_mlops.adapters.text_files import read_text
+    from airflow_provider_mlops.data.values import DataRef, parse_duration
+    from airflow_provider_mlops.drift.profile import DataProfile
+    from airflow_provider_mlops.drift.selection import select_columns
+
+    if arguments.reference.endswith(".json"):
+        profile = DataProfile.from_json(read_text(arguments.reference))
+        return select_columns(profile, columns=arguments.columns, exclude=arguments.exclude or ())
+    if arguments.window and not arguments.time:
+        raise ConfigError("--window needs --time, the column with the event time.")
+    columns = tuple(arguments.columns) if arguments.columns else None
+    data = DataRef(path=arguments.reference, timestamp=arguments.time, columns=columns)
+    block = parse_duration(arguments.window) if arguments.window else None
+    return EmbeddedEngine().reference(data, block=block, exclude=arguments.exclude or ())
+
+
+def _say(report: DriftReport, *, as_json: bool) -> None:
+    from airflow_provider_mlops.drift.report import lines
+
+    if as_json:
+        print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
+        return
+    print(report.sentence)
+    print()
+    print("\n".join(lines(report)))
