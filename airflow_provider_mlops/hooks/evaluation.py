@@ -32,6 +32,7 @@ class Evaluation:
     model: str
     candidate_uri: str
     champion_uri: str | None
+    anchor_uri: str | None
     data_uri: str
     train_uri: str | None
     label: str
@@ -56,7 +57,7 @@ def score(evaluation: Evaluation, context: Context, log: Logger) -> Path:
     backend = job_backend(evaluation.runs_on)
     ti = context["ti"]
     identity = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
-    name = job_name(*identity, fresh_number(backend, identity))
+    job = job_name(*identity, fresh_number(backend, identity))
     output = storage() / "predictions" / evaluation.model / f"{uuid4().hex}.parquet"
     output.parent.mkdir(parents=True, exist_ok=True)
     keep = {rule.per for rule in evaluation.rules if rule.per} | {
@@ -67,13 +68,14 @@ def score(evaluation: Evaluation, context: Context, log: Logger) -> Path:
         *("--data", evaluation.data_uri, "--label", evaluation.label, "--output", str(output)),
         *("--model", f"candidate={evaluation.candidate_uri}"),
     ]
-    if evaluation.champion_uri:
-        command += ["--model", f"champion={evaluation.champion_uri}"]
+    for name, uri in (("champion", evaluation.champion_uri), ("anchor", evaluation.anchor_uri)):
+        if uri:
+            command += ["--model", f"{name}={uri}"]
     for column in sorted(keep):
         command += ["--keep", column]
     plain, secret = hook.job_environment()
     spec = JobSpec(
-        name=name,
+        name=job,
         command=tuple(command),
         environment={**plain, "MLFLOW_TRACKING_URI": hook.tracking_uri},
         secret_environment=secret,
@@ -90,7 +92,7 @@ def score(evaluation: Evaluation, context: Context, log: Logger) -> Path:
 
 def evaluate(evaluation: Evaluation, context: Context, log: Logger) -> tuple[GateDecision, Path]:
     """Score both models, look for leaks between training and evaluation rows, and return the gate's decision."""
-    from airflow_provider_mlops.adapters.predictions import read_predictions, read_summary
+    from airflow_provider_mlops.adapters.predictions import read_anchor, read_predictions, read_summary
     from airflow_provider_mlops.evaluation import decide
 
     output = score(evaluation, context, log)
@@ -102,6 +104,7 @@ def evaluate(evaluation: Evaluation, context: Context, log: Logger) -> tuple[Gat
         evaluation.rules,
         predictions,
         task=task,
+        anchor=read_anchor(output),
         measurements={"model_size_mb": size},
         findings=list(_findings(evaluation)),
     )

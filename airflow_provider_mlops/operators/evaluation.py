@@ -107,26 +107,34 @@ class EvaluateModelOperator(BaseOperator, SkipMixin):
         from airflow_provider_mlops.errors import ConfigError, GateRefused
         from airflow_provider_mlops.evaluation import Rule
         from airflow_provider_mlops.hooks.evaluation import Evaluation, evaluate
-        from airflow_provider_mlops.hooks.journal import record_once
+        from airflow_provider_mlops.hooks.journal import JournalHook, record_once
         from airflow_provider_mlops.hooks.mlflow import MlflowHook
-        from airflow_provider_mlops.journal import kinds, payloads
+        from airflow_provider_mlops.journal import kinds, model_stream, payloads
+        from airflow_provider_mlops.promotion.anchor import anchor as find_anchor
 
         if self.if_refused not in {"skip", "fail"}:
             raise ConfigError(f"if_refused: expected 'skip' or 'fail', got {self.if_refused!r}.")
         hook = MlflowHook(self.mlflow_conn_id)
         registry, tracking = hook.registry, hook.tracking
         champion = registry.version_of(self.model, alias=self.champion_alias)
+        rules = [Rule.from_dict(rule) for rule in self.rules]
+        non_inferiority = any(rule.max_drop_vs_champion is not None for rule in rules)
+        anchored = non_inferiority and champion is not None
+        anchor = (
+            find_anchor(JournalHook().journal.read(model_stream(self.model)), self.champion_alias) if anchored else None
+        )
         decision, predictions = evaluate(
             Evaluation(
                 model=self.model,
                 candidate_uri=self.model_uri,
                 champion_uri=registry.version(self.model, champion).source if champion else None,
+                anchor_uri=registry.version(self.model, anchor).source if anchor else None,
                 data_uri=self.data_uri,
                 train_uri=self.train_uri,
                 label=self.label,
                 timestamp=self.timestamp,
                 entity=self.entity,
-                rules=[Rule.from_dict(rule) for rule in self.rules],
+                rules=rules,
                 task=self.task,
                 runs_on=self.runs_on,
                 run_timeout=parse_duration(self.run_timeout),
@@ -145,7 +153,13 @@ class EvaluateModelOperator(BaseOperator, SkipMixin):
             digest=decision.digest,
             run_id=self.run_id,
             champion=champion,
-            numbers={"rows": decision.rows, "rows_needed": decision.rows_needed, "bootstrap": decision.bootstrap},
+            numbers={
+                "rows": decision.rows,
+                "rows_needed": decision.rows_needed,
+                "bootstrap": decision.bootstrap,
+                "non_inferiority": non_inferiority and not decision.bootstrap,
+                "anchor": anchor,
+            },
         )
         record_once(self.model, kinds.GATE_DECIDED, payload, context, once=("run_id", "digest", "champion"))
         result = {
