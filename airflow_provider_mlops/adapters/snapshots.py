@@ -21,10 +21,11 @@ import numpy as np
 from airflow_provider_mlops.adapters.files import scan, schema
 from airflow_provider_mlops.adapters.row_hash import row_hashes
 from airflow_provider_mlops.data import DataRef, DataVersion, Window
+from airflow_provider_mlops.drift.counting import microseconds
 from airflow_provider_mlops.errors import ConfigError, DataError, MlopsError, ServiceError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
     import pyarrow as pa
     from numpy.typing import NDArray
@@ -38,7 +39,6 @@ _GROUP_ROWS = 65_536
 _MOST_TIMES = 65_536  # how finely the time of a share is found: one bucket per event time, or coarser ones
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_PER_MICROSECOND = {"s": 1_000_000, "ms": 1_000, "us": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +109,16 @@ class SnapshotStore:
         _check_arguments(ref, as_of=as_of, train_on=train_on, hold_out=hold_out, label_delay=label_delay)
         columns = _columns(ref)
         split: _Split
-        if ref.timestamp is None:
-            split = _HashSplit.of(ref, columns, float(hold_out))  # type: ignore[arg-type] # checked above
+        if ref.timestamp is None and not isinstance(hold_out, timedelta):
+            split = _HashSplit.of(ref, columns, hold_out)
         else:
             split = _TimeSplit.of(
-                ref, as_of=as_of, train_on=train_on, hold_out=hold_out, label_delay=label_delay or timedelta()
+                ref,
+                columns,
+                as_of=as_of,
+                train_on=train_on,
+                hold_out=hold_out,
+                label_delay=label_delay or timedelta(),
             )
         with _storage_errors(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -159,9 +164,9 @@ def _check_arguments(
     label_delay: timedelta | None,
 ) -> None:
     if ref.timestamp is None:
-        for name, value in (("as_of", as_of), ("train_on", train_on), ("label_delay", label_delay)):
-            if value is not None:
-                raise ConfigError(f"data: {name} {value} needs a timestamp column. Set data.timestamp.")
+        for name, given in (("as_of", as_of), ("train_on", train_on), ("label_delay", label_delay)):
+            if given is not None:
+                raise ConfigError(f"data: {name} {given} needs a timestamp column. Set data.timestamp.")
         if isinstance(hold_out, timedelta):
             raise ConfigError(
                 f"data: hold_out {hold_out} is a duration and needs a timestamp column. "
@@ -176,9 +181,10 @@ def _check_arguments(
         raise ConfigError(f"data: as a share, hold_out must be between 0 and 1, got {hold_out!r}.")
 
 
-def _columns(ref: DataRef) -> list[str]:
-    """Return the names of the columns to freeze, in the source's order."""
-    names = list(schema(ref.path).names)
+def _columns(ref: DataRef) -> dict[str, pa.DataType]:
+    """Return names and types of the columns to freeze, in the source's order."""
+    found = schema(ref.path)
+    names = list(found.names)
     wanted = {"label": ref.label, "timestamp": ref.timestamp, "entity": ref.entity}
     wanted |= {f"columns[{index}]": name for index, name in enumerate(ref.columns or ())}
     for key, name in wanted.items():
@@ -187,7 +193,7 @@ def _columns(ref: DataRef) -> list[str]:
                 f"data.{key}: {ref.path} has no column {name!r}.{did_you_mean(name, names)} "
                 f"It has {len(names)}: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}."
             )
-    return [name for name in names if ref.columns is None or name in wanted.values()]
+    return {field.name: field.type for field in found if ref.columns is None or field.name in wanted.values()}
 
 
 # -- which row goes where --
@@ -196,7 +202,9 @@ def _columns(ref: DataRef) -> list[str]:
 class _Split(Protocol):
     """Decides by the row alone, so that rows can be read in any chunks."""
 
-    untimed: int
+    @property
+    def untimed(self) -> int:
+        """Return the number of rows without an event time."""
 
     def window(self) -> Window | None:
         """Return the event times outside of which no row belongs to a side."""
@@ -216,7 +224,7 @@ class _HashSplit:
     untimed: int = 0
 
     @classmethod
-    def of(cls, ref: DataRef, columns: Sequence[str], share: float) -> _HashSplit:
+    def of(cls, ref: DataRef, columns: Iterable[str], share: float) -> _HashSplit:
         features = tuple(name for name in columns if name != ref.label)
         return cls(share=share, columns=features or tuple(columns), entity=ref.entity)
 
@@ -251,6 +259,7 @@ class _TimeSplit:
     def of(
         cls,
         ref: DataRef,
+        columns: Mapping[str, pa.DataType],
         *,
         as_of: datetime | None,
         train_on: timedelta | None,
@@ -262,12 +271,13 @@ class _TimeSplit:
         newest: int | None = None
         times = _TimeCounts()
         rows = untimed = 0
-        for batch in scan(ref.path, columns=list(dict.fromkeys(filter(None, (timestamp, ref.label))))):
-            values, known = _event_times(batch, timestamp)
+        read = list(dict.fromkeys(filter(None, (timestamp, ref.label))))
+        for batch in scan(ref.path, columns=read, types=columns):
+            values, known = microseconds(batch.column(timestamp), name=timestamp)
             rows += len(values)
             untimed += int((~known).sum())
             if limit is not None:
-                known &= values <= limit
+                known = known & (values <= limit)
             if known.any():
                 newest = max(int(values[known].max()), newest if newest is not None else -(2**63))
                 times.add(values[known & _labeled(batch, ref.label)])
@@ -294,7 +304,7 @@ class _TimeSplit:
         return Window(None if self.first is None else _moment(self.first), _moment(self.end + 1))
 
     def sides(self, batch: pa.RecordBatch) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        times, known = _event_times(batch, self.timestamp)
+        times, known = microseconds(batch.column(self.timestamp), name=self.timestamp)
         train = known & (times < self.boundary)
         if self.first is not None:
             train &= times >= self.first
@@ -341,24 +351,6 @@ class _TimeCounts:
         return end
 
 
-def _event_times(batch: pa.RecordBatch, name: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return microseconds since 1970, and which of them are known, each of shape ``(rows,)``."""
-    import pyarrow as pa
-
-    column = batch.column(name)
-    known: NDArray[np.bool_] = column.is_valid().to_numpy(zero_copy_only=False)
-    if pa.types.is_date(column.type):
-        column = column.cast(pa.timestamp("ms"))
-    if not pa.types.is_timestamp(column.type):
-        raise DataError(
-            f"The timestamp column {name!r} holds {column.type}, not times. Store it as a timestamp or a date; "
-            "in a CSV file write ISO 8601: 2026-01-31T12:00:00."
-        )
-    values: NDArray[np.int64] = column.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
-    unit = column.type.unit
-    return (values // 1_000 if unit == "ns" else values * _PER_MICROSECOND[unit]), known.copy()
-
-
 def _labeled(batch: pa.RecordBatch, label: str | None) -> NDArray[np.bool_]:
     """Return which rows have a label: neither null nor NaN."""
     if label is None:
@@ -401,7 +393,7 @@ class _Side:
             return
         self.rows += batch.num_rows
         if self._timestamp is not None:
-            times, _ = _event_times(batch, self._timestamp)
+            times, _ = microseconds(batch.column(self._timestamp), name=self._timestamp)
             first, last = self._span or (int(times[0]), int(times[0]))
             self._span = min(first, int(times.min())), max(last, int(times.max()))
         self._waiting.append(batch)
@@ -445,7 +437,7 @@ class _Side:
         self._waiting, self._waiting_rows = rest.to_batches(), rest.num_rows
 
 
-def _write(folder: Path, ref: DataRef, columns: Sequence[str], split: _Split) -> Snapshot:
+def _write(folder: Path, ref: DataRef, columns: Mapping[str, pa.DataType], split: _Split) -> Snapshot:
     """Write both sides and the marker below *folder*, and return what is there."""
     import pyarrow as pa
 
@@ -454,8 +446,10 @@ def _write(folder: Path, ref: DataRef, columns: Sequence[str], split: _Split) ->
     label: Any = None
     varied = ref.label is None
     try:
-        for source in scan(ref.path, columns=columns, timestamp=ref.timestamp, window=split.window()):
-            batch = _plain(source.select(columns))
+        rows_of_window = scan(
+            ref.path, columns=list(columns), types=columns, timestamp=ref.timestamp, window=split.window()
+        )
+        for batch in map(_plain, rows_of_window):
             rows += batch.num_rows
             labeled = _labeled(batch, ref.label)
             for name, chosen in zip(sides, split.sides(batch), strict=True):
