@@ -1,0 +1,1 @@
+"""Where rollouts happen: adapters of the port `rollout.target.Target`."""
