@@ -51,7 +51,7 @@ class NewDataTrigger(BaseEventTrigger):
         minimum_wait: float = 15.0,
         patience: int = 5,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.path = path
         self.seen = seen
         self.poll_interval = poll_interval
@@ -85,11 +85,11 @@ class NewDataTrigger(BaseEventTrigger):
                 failures += 1
                 self.log.warning("Listing failed, %s in a row: %s", failures, error)
                 if failures >= self.patience and not self._is_watcher:
-                    yield TriggerEvent({"path": self.path, "error": str(error)})
+                    yield _event({"path": self.path, "error": str(error)})
                     return
             if found not in {"", seen}:
                 seen = found
-                yield TriggerEvent({"path": self.path, "fingerprint": found})
+                yield _event({"path": self.path, "fingerprint": found})
                 if not self._is_watcher:
                     return
                 await self._remember(found)
@@ -113,3 +113,7 @@ class NewDataTrigger(BaseEventTrigger):
         if store is not None:
             with contextlib.suppress(ValueError):
                 await store.aset(_MEMORY, found)
+
+
+def _event(payload: dict[str, str]) -> TriggerEvent:
+    return TriggerEvent(payload)  # type: ignore[no-untyped-call]

@@ -57,7 +57,7 @@ def test_the_answer_for_a_person_is_a_sentence_and_a_table(data, capsys):
     sentence, blank, titles, first, *_ = out.splitlines()
     assert sentence.startswith("1 of 3 columns drifted. 'amount' moved by 0.")
     assert blank == ""
-    assert titles.split() == "column verdict change 95% interval limit p adjusted reason".split()
+    assert " ".join(titles.split()) == "column verdict change 95% interval limit p adjusted reason"
     assert first.split()[:2] == ["amount", "drift"]
 
 

@@ -59,8 +59,8 @@ def drifted():
 class Page(HTMLParser):
     """Collects what a test wants to know of a page, and fails on tags that do not match."""
 
-    VOID = {"meta"}
-    OPTIONAL = {"th", "td", "tr"}
+    VOID = frozenset({"meta"})
+    OPTIONAL = frozenset({"th", "td", "tr"})
 
     def __init__(self, text):
         super().__init__(convert_charrefs=True)
@@ -269,7 +269,7 @@ def test_bars_are_exact_and_cut_where_the_distributions_are_widest_apart(drifted
 
 
 def test_categories_that_are_not_shown_are_summed_up():
-    reference, current = profiles(rows(4000), rows(4000, seed=1))
+    reference, _ = profiles(rows(4000), rows(4000, seed=1))
     side = reference.columns["color"].categories
     counts = {f"v{i}": i for i in range(1, 41)}
     bars = category_bars(replace(side, counts=counts), replace(side, counts=counts), reference.full_blocks())
