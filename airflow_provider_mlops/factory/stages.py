@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.standard.operators.hitl import ApprovalOperator
-from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import TaskGroup
 
 from airflow_provider_mlops.operators.data import SnapshotDataOperator
@@ -33,6 +31,7 @@ from airflow_provider_mlops.pipeline.spec import format_duration
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from airflow.providers.standard.operators.hitl import ApprovalOperator
     from airflow.sdk import BaseOperator
 
     from airflow_provider_mlops.factory.steps import Line
@@ -282,6 +281,9 @@ def serving_stage(pipeline: Pipeline, line: Line, register: BaseOperator) -> Non
 
 def monitor_stage(pipeline: Pipeline, line: Line) -> None:
     """Check the newest window for drift, decide about retraining, and ask for it."""
+    # Imported here: it loads Airflow's models, which a task of the training DAG has no need of.
+    from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+
     spec = pipeline.spec
     if spec.monitor is None:
         return
@@ -342,6 +344,8 @@ def _decision(
 
 
 def _approval(pipeline: Pipeline, task_id: str) -> ApprovalOperator:
+    from airflow.providers.standard.operators.hitl import ApprovalOperator
+
     approve = pipeline.spec.approve
     users = [{"id": user, "name": user} for user in approve.assigned_users] if approve else []
     return ApprovalOperator(
