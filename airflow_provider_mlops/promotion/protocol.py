@@ -40,7 +40,7 @@ ForeignChange = Literal["fail", "adopt", "restore"]
 """What to do when the alias was moved from outside: refuse; accept it as the champion; or set it back first."""
 
 _LEASE = timedelta(minutes=2)
-_ATTEMPTS = 50  # appends that may lose against other writers of the same stream
+_ATTEMPTS = 200  # appends that may lose against other writers of the same stream
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["request"]
 
-_ATTEMPTS = 50  # appends that may lose against other writers of the same stream
+_ATTEMPTS = 200  # appends that may lose against other writers of the same stream
 
 
 def request(

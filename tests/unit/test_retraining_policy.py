@@ -483,7 +483,7 @@ def test_a_journal_that_is_always_busy_is_a_conflict():
             raise ConflictError("busy")
 
     story.journal = Busy()
-    with pytest.raises(ConflictError, match="50 attempts to record a decision"):
+    with pytest.raises(ConflictError, match="200 attempts to record a decision"):
         story.request("schedule")
 
 
