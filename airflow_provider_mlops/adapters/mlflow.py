@@ -50,6 +50,7 @@ _ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 _PAGE = 1000
 _RUN_ID = re.compile(r"[A-Za-z0-9][\w-]{0,255}", re.ASCII)
 _MODEL_URI = re.compile(r"models:/(?:(?P<id>m-[^/@]+)|(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[\w-]+)))")
+_ADDRESS = re.compile(r"https?://(?:[^\s/?#@:\[\]]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?(/[^\s?#]*)?|sqlite:///.+")
 _QUOTABLE = re.compile(r"[\w.:/ -]*", re.ASCII)  # what a search filter can hold; the rest is filtered here
 
 
@@ -78,7 +79,7 @@ class MlflowAddress:
         if "@" in parts.netloc:
             shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
             raise ConfigError(f"The address of MLflow, {shown!r}, must not hold credentials: use login and password.")
-        if parts.scheme not in {"http", "https", "sqlite"} or (parts.scheme != "sqlite" and not parts.hostname):
+        if _ADDRESS.fullmatch(self.uri) is None:
             raise ConfigError(
                 f"{self.uri!r} is no address of an MLflow. Write http://host:5000, https://host or sqlite:///file.db."
             )
@@ -494,6 +495,8 @@ class _Mlflow:
         """Return the files at *location*: through the server where it offers that, else straight from the store."""
         parts = urlsplit(location)
         here = urlsplit(self.address.uri)
+        if self.address.file is not None and parts.scheme == "mlflow-artifacts":
+            raise ConfigError(f"{location!r} is kept by an MLflow server, but the address is {self.address.uri}.")
         if self.address.file is None and parts.netloc in {"", here.netloc}:
             if parts.scheme == "mlflow-artifacts":
                 return _ProxiedFiles(self, parts.path.strip("/"))
@@ -543,8 +546,8 @@ class _Mlflow:
                     _credentials(self.address), endpoint, method, max_retries=0, raise_on_status=False, **arguments
                 )
             except MlflowException as error:
-                # MLflow chains what is no use to repeat (a time-out, a malformed URL) and only mentions the rest.
-                if not pauses or error.__cause__ is not None:
+                # A time-out arrives as one of several exceptions; all of them say so.
+                if not pauses or "timed out" in str(error):
                     raise ServiceError(
                         f"MLflow at {self.address.uri} cannot be reached: {_short(error)} Check that it runs, and "
                         "host, port and scheme of the connection."

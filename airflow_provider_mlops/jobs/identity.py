@@ -103,10 +103,9 @@ def next_attempt(runs: Iterable[Run], generation: str) -> Adopt | Start:
     """
     Return what the next task attempt works on.
 
-    :param generation: what the task instance's retries have in common; another one means that it was cleared.
-
     :param runs: all runs of one task instance, newest first, as `Tracking.find_runs` gives them. A run without a
         number in its tags is left out: somebody made it by hand.
+    :param generation: what the task instance's retries have in common; another one means that it was cleared.
 
     ========================================  ==============
     the highest number so far                 decision
