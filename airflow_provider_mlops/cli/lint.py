@@ -193,12 +193,14 @@ def _data(loaded: Loaded) -> Iterator[Finding]:
 
 
 def _columns(loaded: Loaded, columns: list[str]) -> Iterator[Finding]:
+    from airflow_provider_mlops.pipeline.problems import dotted
+
     spec = loaded.spec
     wanted = {f"data.{key}": getattr(spec.data, key) for key in ("label", "timestamp", "entity")}
     wanted |= {f"data.columns[{i}]": name for i, name in enumerate(spec.data.columns or ())}
     wanted |= {f"validate.unique[{i}]": name for i, name in enumerate(spec.validation.unique)}
     for key in ("null_share", "ranges", "domains"):
-        wanted |= {f"validate.{key}.{name}": name for name in getattr(spec.validation, key)}
+        wanted |= {dotted(("validate", key, name)): name for name in getattr(spec.validation, key)}
     wanted |= {f"evaluate[{i}].per": rule.per for i, rule in enumerate(spec.evaluate)}
     if spec.monitor is not None:
         drift = spec.monitor.drift

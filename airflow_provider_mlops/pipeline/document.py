@@ -38,6 +38,8 @@ MAX_BYTES = 200_000
 _MAX_DEPTH = 20
 _MAX_DIGITS = 40
 
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufffe\uffff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _NULL = re.compile(r"null|Null|NULL|~|")
 _TRUE = re.compile(r"true|True|TRUE")
 _FALSE = re.compile(r"false|False|FALSE")
@@ -63,7 +65,7 @@ class Origin:
 
     def __str__(self) -> str:
         """Return the words behind a value: ``rain.yaml:7``, ``rain.yaml:30 (target dev)``, ``default``."""
-        if not self.line:
+        if not self.line or self.layer == "file name":
             return self.layer
         return f"{self.file}:{self.line}" + (f" ({self.layer})" if self.layer.startswith("target ") else "")
 
@@ -132,16 +134,16 @@ def _first_line(error: Exception) -> str:
 
 def _decode(data: bytes) -> str:
     if len(data) > MAX_BYTES:
-        raise DocumentError((1, f"the file has {len(data):,} bytes; a pipeline file has at most {MAX_BYTES:,}."))
+        raise DocumentError((1, f"the file has more than {MAX_BYTES:,} bytes, the most that a pipeline file may have."))
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise DocumentError((line, f"byte 0x{data[error.start]:02x} is not UTF-8. Save the file as UTF-8.")) from None
-    for number, line_text in enumerate(text.split("\n"), 1):
-        for character in line_text.rstrip("\r"):
-            if (character < " " and character != "\t") or character == "\x7f":
-                raise DocumentError((number, f"the file holds the control character {character!r}; it is not text."))
+    control = _CONTROL.search(text)
+    if control:
+        line = text.count("\n", 0, control.start()) + 1
+        raise DocumentError((line, f"the file holds the control character {control[0]!r}; it is not text."))
     return text
 
 
@@ -210,6 +212,8 @@ class _Composer:
 
     def _scalar(self, event: ScalarEvent) -> Any:  # noqa: PLR0911 - one line per type of the core schema
         text: str = event.value
+        if _SURROGATE.search(text):  # written as \ud83d\ude00, two halves of one character, as JSON does
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         if event.style is not None or event.tag == "!":
             return text
         if _NULL.fullmatch(text):

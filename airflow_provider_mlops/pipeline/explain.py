@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["expected", "explain", "secret_in", "show"]
 
 _SHOWN = 60
+_SIMPLE = re.compile(r"[\w.-]{1,60}")
 _WORDS = {"string": "a text", "boolean": "true or false", "object": "a map (key: value lines)"}
 _PERCENT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*%\s*")
 _NUMBER = re.compile(r"\s*-?[0-9]+(\.[0-9]+)?\s*")
@@ -46,10 +47,12 @@ def explain(error: ValidationError, document: Mapping[str, Any]) -> list[Problem
             message = _unknown(path)
         elif item["type"] == "missing" and isinstance(key := item["loc"][len(path)], str):
             path = (*path, key)
-            message = f"missing. {_at(path).get('description', '').replace('`', '')}"
+            message = f"missing. {resolve(_at(path)).get('description', '').replace('`', '')}"
         elif item["type"] == "mlops_value":
             message = item["ctx"]["message"]
         elif item["type"] == "too_short":
+            if value:
+                continue  # the entries are there, and what is wrong with them is said of each
             message = "expected at least one entry, got none."
         else:
             hint = _hint(_at(path), value)
@@ -199,7 +202,7 @@ def _hint_of_one(option: Fragment, value: Any) -> str:
         hint = _number_hint(option, value)
     elif kind == "boolean" and spelled.lower() in _SWITCH:
         hint = f"Write {_SWITCH[spelled.lower()]}."
-    elif kind == "array" and isinstance(value, str | int | float):
+    elif kind == "array" and _SIMPLE.fullmatch(spelled) and isinstance(value, str | int | float):
         hint = f"Write [{spelled}]."
     elif kind == "object" and _SWITCH.get(spelled.lower()) == "true":
         hint = "Write {} for the defaults."

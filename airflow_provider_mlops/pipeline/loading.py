@@ -196,7 +196,8 @@ def _validated(top: Node, *, folder: Path | None, root: Path | None, file: str) 
     try:
         spec = PipelineSpec.model_validate(values)
     except ValidationError as error:
-        problems.extend(explain(error, values))
+        secrets = {problem.path for problem in problems}
+        problems.extend(problem for problem in explain(error, values) if problem.path not in secrets)
     problems.extend(_script_problems(values, folder, root))
     if problems or spec is None:
         raise ConfigError(_text(problems, top, file=file))

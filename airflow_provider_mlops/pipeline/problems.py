@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from pydantic_core import PydanticCustomError
@@ -9,6 +10,8 @@ from pydantic_core import PydanticCustomError
 __all__ = ["Path", "Problem", "dotted", "problems_error"]
 
 Path = tuple[str | int, ...]
+
+_WORD = re.compile(r"[\w<-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +29,19 @@ class Problem:
 
 def dotted(path: Path) -> str:
     """
-    Return *path* as people write it.
+    Return *path* as people write it; a key that is more than a word is put in brackets and quotes.
 
     >>> dotted(("evaluate", 0, "metric"))
     'evaluate[0].metric'
+    >>> dotted(("validate", "ranges", "net income"))
+    "validate.ranges['net income']"
     """
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        if isinstance(part, int) or not _WORD.fullmatch(part):
+            text += f"[{part!r}]"
+        else:
+            text += f".{part}" if text else part
     return text
 
 

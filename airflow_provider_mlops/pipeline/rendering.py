@@ -70,4 +70,8 @@ def _scalar(value: Any) -> str:
         return "{" + ", ".join(f"{_scalar(key)}: {_scalar(item)}" for key, item in value.items()) + "}"
     if isinstance(value, str) and _PLAIN.fullmatch(value) and not _KEYWORD.fullmatch(value):
         return value
-    return json.dumps(value, ensure_ascii=False)
+    return "".join(map(_escaped, json.dumps(value, ensure_ascii=False)))
+
+
+def _escaped(character: str) -> str:
+    return character if character.isprintable() else f"\\U{ord(character):08x}"

@@ -99,7 +99,13 @@ def _loosen(fragment: Fragment) -> None:
             continue
         beside = {name: value[name] for name in ("description", "default") if name in value}
         bare = {name: value[name] for name in value if name not in beside}
-        fragment["properties"][key] = {**beside, "anyOf": [bare, {"type": "null"}]}
+        if bare.get("additionalProperties"):
+            bare["additionalProperties"] = _or_null(bare["additionalProperties"])
+        fragment["properties"][key] = {**beside, **_or_null(bare)}
+
+
+def _or_null(fragment: Fragment) -> Fragment:
+    return {"anyOf": [fragment, {"type": "null"}]}
 
 
 def json_schema() -> Fragment:
@@ -126,7 +132,7 @@ def json_schema() -> Fragment:
     properties: Fragment = {key: {"$ref": f"#/$defs/Target/properties/{key}"} for key in merged["properties"]}
     properties["targets"] = {
         "description": TARGETS,
-        "anyOf": [{"type": "object", "additionalProperties": {"$ref": "#/$defs/Target"}}, {"type": "null"}],
+        **_or_null({"type": "object", "additionalProperties": _or_null({"$ref": "#/$defs/Target"})}),
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
