@@ -533,11 +533,11 @@ def _cells_between_blocks(
         return np.array([*inside, counts.rows - sum(inside)], dtype=np.float64)
 
     old, new = on_cells(before), on_cells(now)
-    pooled = (old + new) / (n + m)
-    scale = pooled * (1 - pooled)
-    own = shares.var(axis=0, ddof=1) * (1 + 1 / between.blocks)
-    own += scale * max(0.0, 1 / m - 1 / between.block_rows)
-    variance = np.maximum(own, scale * between.variance_factor(n, m))
+    middle, usual = (old / n + new / m) / 2, shares.mean(axis=0)
+    scale, spread = middle * (1 - middle), usual * (1 - usual)
+    factor = np.divide(shares.var(axis=0, ddof=1), spread, out=np.zeros_like(spread), where=spread > 0)
+    own = factor * (1 + 1 / between.blocks) + max(0.0, 1 / m - 1 / between.block_rows)
+    variance = scale * np.maximum(own, between.variance_factor(n, m))  # a cell that bursts varies more as it grows
     gaps = new / m - old / n
     smallest = min(
         statistics.share_t_p(float(gap), float(spread), between.degrees)

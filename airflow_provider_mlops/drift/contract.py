@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ContractPolicy", "Violation", "check_contract"]
 
-_NULLS_MORE = 0.2  # a null share this much above the reference's is no drift but a defect,
-_NULLS_TIMES = 3.0  # or this many times the reference's share above it,
-_NULLS_MOST = 0.5  # and in any case above this share
+_NULLS_MORE = 0.2  # a null share may rise by this much,
+_NULLS_TIMES = 3.0  # or by this many times the reference's share
+_NULLS_MOST = 0.5  # up to this share, before it is a defect and no drift
 _CHANCE = 1e-6  # how unlikely a constant column, or values far outside, must be under the reference
 
 
@@ -38,7 +38,7 @@ class ContractPolicy:
     """
 
     allow_extra_columns: bool = False
-    max_out_of_range: float = 0.05
+    max_out_of_range: float = 0.2
     max_unparsed: float = 0.01
     domains: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
@@ -140,8 +140,8 @@ def _null_violations(name: str, reference: ColumnProfile, column: ColumnProfile,
         return
     if share >= 1:
         yield Violation(name, "all_null", f"All {rows} values of {name!r} are null.", {"share": 1.0, "reference": was})
-    limit = min(_NULLS_MOST, was + max(_NULLS_MORE, _NULLS_TIMES * was))
-    if share > max(limit, was):
+    limit = max(min(_NULLS_MOST, was + _NULLS_TIMES * was), was + _NULLS_MORE)
+    if share > limit:
         yield Violation(
             name,
             "null_share",

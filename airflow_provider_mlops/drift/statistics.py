@@ -228,9 +228,10 @@ def shares_f_p(reference: Array, current: Array, blocks: Array, rows: tuple[int,
     """
     Return the p of a squared distance between shares against its size between blocks.
 
-    ``Q = sum (q - p)^2 / p`` has, for a new block, the expectation ``tr A`` and the degrees of freedom
-    ``(tr A)^2 / tr A^2`` (Satterthwaite), ``A`` being the blocks' covariance in that scale; ``Q / tr A`` is referred to
-    F with those and ``k - 1``. Cells that move together thus count once.
+    ``Q = sum (q - p)^2 / (p + q) * 2`` has, for a new block, about the expectation ``tr A`` and the degrees of freedom
+    ``(tr A)^2 / tr A^2`` (Satterthwaite), ``A`` being the blocks' covariance in the scale of ``p``; ``Q / tr A`` is
+    referred to F with those and ``k - 1``. Cells that move together thus count once, and a rare cell that comes in
+    bursts does not alarm: its variance grows with it.
 
     :param reference: shares, shape ``(cells,)``. *current* alike.
     :param blocks: shares per block, shape ``(k, cells)``.
@@ -247,7 +248,7 @@ def shares_f_p(reference: Array, current: Array, blocks: Array, rows: tuple[int,
     between, squared = float(np.trace(gram)), float((gram**2).sum())
     expected = max(between * (1 + 1 / k) + chance * max(0.0, 1 / m - 1 / block_rows), chance * (1 / m + 1 / n))
     freedom = between**2 / squared if squared > 0 else 1.0
-    distance = float((np.square(q - p) / p).sum())
+    distance = float((2 * np.square(q - p) / (p + q)).sum())
     return float(fdtrc(freedom, k - 1, distance / expected)) if expected > 0 else float(distance == 0)
 
 
