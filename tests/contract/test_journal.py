@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta, timezone
+from urllib.parse import quote
 
 import pytest
 import sqlalchemy as sa
@@ -240,6 +241,13 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 def test_a_url_that_cannot_be_a_journal_is_a_config_error(url, says):
     with pytest.raises(ConfigError, match=says):
         SqlJournal(url)
+
+
+def test_a_url_as_airflow_writes_it_is_understood(tmp_path):
+    journal = SqlJournal(f"sqlite://{quote(str(tmp_path / 'a b.db'), safe='')}")
+    journal.append("s", 0, record())
+    assert (tmp_path / "a b.db").exists()
+    assert SqlJournal("postgres://me@db:5432/mlops?sslmode=require")._engine.dialect.driver == "psycopg"
 
 
 def test_a_server_that_is_away_is_a_service_error_without_the_password():

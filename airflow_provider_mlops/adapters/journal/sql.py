@@ -13,8 +13,10 @@ import os
 import time
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
 
 import sqlalchemy as sa
 from sqlalchemy.exc import (
@@ -195,10 +197,15 @@ class SqlJournal:
 
 
 def _engine(url: sa.URL) -> sa.Engine:
+    # Airflow writes the URIs of its connections as postgres://... and sqlite://%2Fpath; a driver is never named.
+    if url.drivername in {"postgres", "postgresql"}:
+        driver = "psycopg" if find_spec("psycopg") else "psycopg2"
+        url = url.set(drivername=f"postgresql+{driver}")
+    if url.get_backend_name() == "sqlite" and url.host and not url.database:
+        url = sa.URL.create(url.drivername, database=unquote(url.host), query=url.query)
     # No pool: a connection must not travel into a forked process, and a task opens only a few.
-    if url.get_backend_name() == "sqlite":
-        return sa.create_engine(url, poolclass=sa.NullPool, connect_args={"timeout": _BUSY_SECONDS})
-    return sa.create_engine(url, poolclass=sa.NullPool)
+    timeout = {"timeout": _BUSY_SECONDS} if url.get_backend_name() == "sqlite" else {}
+    return sa.create_engine(url, poolclass=sa.NullPool, connect_args=timeout)
 
 
 def _upgrade(connection: sa.Connection) -> None:
