@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import TaskGroup
@@ -141,8 +141,9 @@ def data_stage(pipeline: Pipeline, line: Line) -> BaseOperator:
                 data_uri=snapshot.output["train_uri"],
                 data_digest=snapshot.output["train_digest"],
                 model=spec.name,
-                timestamp=spec.data.timestamp,
-                label=spec.data.label,
+                label_column=spec.data.label,
+                timestamp_column=spec.data.timestamp,
+                entity_column=spec.data.entity,
                 as_of=_AS_OF,
                 contract=_contract(pipeline),
                 if_invalid=spec.validation.if_invalid,
@@ -174,9 +175,9 @@ def training_stage(pipeline: Pipeline, line: Line, snapshot: BaseOperator) -> tu
                 script=pipeline.locate(spec.train.script),
                 data_uri=snapshot.output["train_uri"],
                 data_digest=snapshot.output["train_digest"],
-                label=spec.data.label,
-                timestamp=spec.data.timestamp,
-                entity=spec.data.entity,
+                label_column=spec.data.label,
+                timestamp_column=spec.data.timestamp,
+                entity_column=spec.data.entity,
                 hyperparameters=pipeline.hyperparameters("train", spec.train.hyperparameters),
                 seed=pipeline.value("train.seed", spec.train.seed),
                 runs_on=pipeline.runs_on,
@@ -194,9 +195,9 @@ def training_stage(pipeline: Pipeline, line: Line, snapshot: BaseOperator) -> tu
                 model_uri=train.output["model_uri"],
                 data_uri=snapshot.output["evaluation_uri"],
                 train_uri=snapshot.output["train_uri"],
-                label=spec.data.label,
-                timestamp=spec.data.timestamp,
-                entity=spec.data.entity,
+                label_column=spec.data.label,
+                timestamp_column=spec.data.timestamp,
+                entity_column=spec.data.entity,
                 rules=pipeline.rules,
                 runs_on=pipeline.runs_on,
             ),
@@ -299,6 +300,7 @@ def monitor_stage(pipeline: Pipeline, line: Line) -> None:
             as_of=_AS_OF,
             ignore_shift_below=drift.ignore_shift_below,
             false_alarms_per_30_days=drift.false_alarms_per_30_days,
+            checks_per_30_days=_checks_per_30_days(spec.monitor.schedule if spec.monitor else None),
             min_rows=drift.min_rows,
             exclude=list(drift.exclude),
         ),
@@ -371,6 +373,20 @@ _EVIDENCE = """\
 | Smoke test | {{ probe }} |
 | Decision digest | `{{ gate['digest'] }}` |
 """
+
+
+def _checks_per_30_days(schedule: str | None) -> float:
+    """Return how often *schedule* comes round in 30 days; checks by hand count as daily ones."""
+    if schedule is None:
+        return 30.0
+    from croniter import croniter
+
+    begin, ticks = datetime(2024, 1, 1, tzinfo=UTC), 40
+    line = {"@once": "@yearly", "@quarterly": "0 0 1 */3 *"}.get(schedule, schedule)
+    times = croniter(line, begin)
+    for _ in range(ticks):
+        last = times.get_next(datetime)
+    return ticks * timedelta(days=30) / (last - begin)
 
 
 def _contract(pipeline: Pipeline) -> dict[str, Any]:

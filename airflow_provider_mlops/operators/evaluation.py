@@ -32,11 +32,11 @@ class EvaluateModelOperator(BaseOperator, SkipMixin):
     :param run_id: MLflow run of the candidate. (templated)
     :param model_uri: the candidate, as `TrainOperator` returns it. (templated)
     :param data_uri: frozen rows that judge. (templated)
-    :param label: column with the truth. (templated)
+    :param label_column: column with the truth. (templated)
     :param rules: mappings with the keys of `airflow_provider_mlops.evaluation.Rule`. (templated)
     :param train_uri: frozen rows that were trained on; overlap with *data_uri* refuses. (templated)
-    :param timestamp: column with the event time: rows near in time are resampled together. (templated)
-    :param entity: column whose rows belong, and are resampled, together. (templated)
+    :param timestamp_column: column with the event time: rows near in time are resampled together. (templated)
+    :param entity_column: column whose rows belong, and are resampled, together. (templated)
     :param champion_alias: alias of the version to compare with.
     :param if_refused: ``skip`` what comes after, or ``fail``.
     :param task: ``binary``, ``multiclass``, ``regression`` or ``forecasting``; found from rules and labels without it.
@@ -52,11 +52,11 @@ class EvaluateModelOperator(BaseOperator, SkipMixin):
         "run_id",
         "model_uri",
         "data_uri",
-        "label",
+        "label_column",
         "rules",
         "train_uri",
-        "timestamp",
-        "entity",
+        "timestamp_column",
+        "entity_column",
         "runs_on",
         "run_timeout",
     )
@@ -69,11 +69,11 @@ class EvaluateModelOperator(BaseOperator, SkipMixin):
         run_id: str,
         model_uri: str,
         data_uri: str,
-        label: str,
+        label_column: str,
         rules: Sequence[Mapping[str, Any]],
         train_uri: str | None = None,
-        timestamp: str | None = None,
-        entity: str | None = None,
+        timestamp_column: str | None = None,
+        entity_column: str | None = None,
         champion_alias: str = "champion",
         if_refused: str = "skip",
         task: str | None = None,
@@ -87,11 +87,11 @@ class EvaluateModelOperator(BaseOperator, SkipMixin):
         self.run_id = run_id
         self.model_uri = model_uri
         self.data_uri = data_uri
-        self.label = label
+        self.label_column = label_column
         self.rules = rules
         self.train_uri = train_uri
-        self.timestamp = timestamp
-        self.entity = entity
+        self.timestamp_column = timestamp_column
+        self.entity_column = entity_column
         self.champion_alias = champion_alias
         self.if_refused = if_refused
         self.task = task
@@ -131,9 +131,9 @@ class EvaluateModelOperator(BaseOperator, SkipMixin):
                 anchor_uri=registry.version(self.model, anchor).source if anchor else None,
                 data_uri=self.data_uri,
                 train_uri=self.train_uri,
-                label=self.label,
-                timestamp=self.timestamp,
-                entity=self.entity,
+                label=self.label_column,
+                timestamp=self.timestamp_column,
+                entity=self.entity_column,
                 rules=rules,
                 task=self.task,
                 runs_on=self.runs_on,

@@ -31,9 +31,9 @@ class TrainOperator(BaseOperator):
     :param script: path of the Python file. (templated)
     :param data_uri: frozen data, as `SnapshotDataOperator` returns it. (templated)
     :param data_digest: its digest. (templated)
-    :param label: column to predict. (templated)
-    :param timestamp: column with the event time. (templated)
-    :param entity: column whose rows belong together. (templated)
+    :param label_column: column to predict. (templated)
+    :param timestamp_column: column with the event time. (templated)
+    :param entity_column: column whose rows belong together. (templated)
     :param hyperparameters: a mapping, or a JSON object in a string. (templated)
     :param seed: a whole number >= 0. (templated)
     :param runs_on: ``"process"`` or ``{"process": {"python": PATH}}``. (templated)
@@ -51,9 +51,9 @@ class TrainOperator(BaseOperator):
         "script",
         "data_uri",
         "data_digest",
-        "label",
-        "timestamp",
-        "entity",
+        "label_column",
+        "timestamp_column",
+        "entity_column",
         "hyperparameters",
         "seed",
         "runs_on",
@@ -71,9 +71,9 @@ class TrainOperator(BaseOperator):
         script: str,
         data_uri: str,
         data_digest: str = "",
-        label: str | None = None,
-        timestamp: str | None = None,
-        entity: str | None = None,
+        label_column: str | None = None,
+        timestamp_column: str | None = None,
+        entity_column: str | None = None,
         hyperparameters: str | Mapping[str, Any] | None = None,
         seed: int | str = 0,
         runs_on: str | Mapping[str, Any] = "process",
@@ -89,9 +89,9 @@ class TrainOperator(BaseOperator):
         self.script = script
         self.data_uri = data_uri
         self.data_digest = data_digest
-        self.label = label
-        self.timestamp = timestamp
-        self.entity = entity
+        self.label_column = label_column
+        self.timestamp_column = timestamp_column
+        self.entity_column = entity_column
         self.hyperparameters = hyperparameters
         self.seed = seed
         self.runs_on = runs_on
@@ -117,7 +117,9 @@ class TrainOperator(BaseOperator):
                 model=self.model or self.experiment,
                 script=Path(self.script),
                 data=DataVersion(uri=self.data_uri, digest=self.data_digest, rows=0),
-                columns=DataRef(self.data_uri, label=self.label, timestamp=self.timestamp, entity=self.entity),
+                columns=DataRef(
+                    self.data_uri, label=self.label_column, timestamp=self.timestamp_column, entity=self.entity_column
+                ),
                 hyperparameters=hyperparameters_of(self.hyperparameters),
                 seed=int(self.seed),
                 runs_on=self.runs_on,

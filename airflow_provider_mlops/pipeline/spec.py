@@ -383,7 +383,9 @@ class DriftSpec(Section):
 class MonitorSpec(Section):
     """A second DAG that watches the data of the model in use."""
 
-    schedule: Schedule = Field("@daily", description="When the data is checked.")
+    schedule: Schedule | None = Field(
+        None, description="When the data is checked: cron or preset, UTC; by hand only without it."
+    )
     window: Duration | None = Field(
         None,
         description="Length of the newest span that is checked; 7d without the key. Needs `timestamp`; without one all "
