@@ -38,7 +38,7 @@ class ContractPolicy:
     """
 
     allow_extra_columns: bool = False
-    max_out_of_range: float = 0.2
+    max_out_of_range: float = 0.3
     max_unparsed: float = 0.01
     domains: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
