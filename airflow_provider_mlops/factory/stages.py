@@ -255,16 +255,15 @@ def serving_stage(pipeline: Pipeline, line: Line, register: BaseOperator) -> Non
     deploy = pipeline.spec.deploy
     if deploy is None or pipeline.spec.mode == "observe":
         return
-    bake = deploy.bake.total_seconds()
-    plan: dict[str, Any] = {"strategy": "blue_green", "bake": bake}
+    plan: dict[str, Any] = {"strategy": "blue_green", "bake": deploy.bake.total_seconds()}
     if deploy.canary is not None:
-        canary = deploy.canary.model_dump(mode="python")
-        plan = {
-            **canary,
+        plan |= {
             "strategy": "canary",
-            "bake": bake,
-            "weights_percent": list(canary["weights_percent"]),
-            "step_timeout": canary["step_timeout"].total_seconds(),
+            "weights_percent": list(deploy.canary.weights_percent),
+            "min_requests_per_step": deploy.canary.min_requests_per_step,
+            "step_timeout": deploy.canary.step_timeout.total_seconds(),
+            "if_inconclusive": deploy.canary.if_inconclusive,
+            "max_error_rate": deploy.canary.max_error_rate,
         }
     with TaskGroup("serving", tooltip="The new version takes over the traffic"):
         line.add(
