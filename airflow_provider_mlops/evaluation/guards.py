@@ -143,8 +143,10 @@ def check_signature(candidate: Mapping[str, str], champion: Mapping[str, str]) -
     Find inputs that the candidate wants and the champion's clients do not send. Fewer inputs are fine.
 
     :param candidate: type of each required input column, as the model's signature names them.
-    :param champion: the same of the champion.
+    :param champion: the same of the champion; empty: it has no signature, so nothing can be found.
     """
+    if not champion:
+        return None
     added = sorted(set(candidate) - set(champion))
     retyped = sorted(name for name in set(candidate) & set(champion) if candidate[name] != champion[name])
     if not added and not retyped:

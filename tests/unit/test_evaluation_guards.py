@@ -92,6 +92,7 @@ def test_training_may_not_see_the_time_it_is_judged_on():
     ("candidate", "champion", "text"),
     [
         ({"a": "double"}, {"a": "double", "b": "long"}, None),
+        ({"a": "double"}, {}, None),
         ({"a": "double", "c": "long"}, {"a": "double"}, "wants the new column 'c' (long)"),
         ({"a": "string"}, {"a": "double"}, "wants 'a' as string instead of double"),
     ],
