@@ -720,6 +720,8 @@ class _StoredFiles:
             yield
         except MlopsError:
             raise
+        except ImportError as error:
+            raise ConfigError(f"The artifact store at {self._root} needs a library: {error}. Install it.") from error
         except Exception as error:
             raise ServiceError(
                 f"The artifact store at {self._root} failed with {path!r}: {_short(error)} Check that this process may "

@@ -304,3 +304,18 @@ def test_what_mlflow_finds_too_long_is_refused_in_its_words(mlflow_server):
     run = tracking.create_run(tracking.experiment(uuid.uuid4().hex), name="r", tags={})
     with pytest.raises(ConfigError, match="refuses run"):
         tracking.log(run.run_id, params={"k" * 1000: "1"})
+
+
+def test_a_library_that_is_missing_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "botocore", None)  # what makes its import fail
+    with pytest.raises(ConfigError, match=r"store at s3://models/x needs a library: .*boto"):
+        MlflowTracking("http://127.0.0.1:9").download_model("s3://models/x", tmp_path / "model")
+    monkeypatch.setitem(sys.modules, "mlflow.store.tracking.sqlalchemy_store", None)
+    with pytest.raises(ConfigError, match=r"needs more of MLflow than is installed .*pip install mlflow"):
+        MlflowTracking(f"sqlite:///{tmp_path}/mlflow.db").experiment("e")
+
+
+def test_a_store_of_an_unknown_kind_is_named(tmp_path):
+    with pytest.raises(ServiceError, match="store at nowhere://x failed"):
+        MlflowTracking("http://127.0.0.1:9").download_model("nowhere://x", tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []

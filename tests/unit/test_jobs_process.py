@@ -202,6 +202,15 @@ def test_kill_9_of_the_submitter_leaves_nothing_of_the_job_and_the_job_lost(tmp_
     assert backend.status("orphan").phase is JobPhase.LOST
 
 
+def test_a_submitter_that_ends_takes_its_jobs_with_it(tmp_path, backend):
+    ending = SUBMITTER.rpartition("time.sleep(60)")[0] + "time.sleep(1)"
+    subprocess.run([sys.executable, "-c", ending, tmp_path / "jobs"], check=True, timeout=30)
+    pids = [int(word) for word in backend.logs("orphan")[0].split()]
+    assert len(pids) == 4
+    assert not any(map(is_alive, pids))
+    assert backend.status("orphan").phase is JobPhase.LOST
+
+
 def test_a_process_forked_from_the_submitter_does_not_keep_the_job(tmp_path, backend):
     forking = SUBMITTER.replace(
         'print("submitted", flush=True)',

@@ -14,6 +14,7 @@ Neither command nor environment is written down.
 
 from __future__ import annotations
 
+import atexit
 import codecs
 import fcntl
 import json
@@ -158,13 +159,23 @@ def _reap() -> None:
 
 
 def _let_go() -> None:
-    """Close the pipes in a process that was forked from this one: it must not keep the jobs alive."""
+    """Close the pipes: in a process that was forked from this one, because it must not keep the jobs alive."""
     for writing in _KEEPERS:
         os.close(writing)
     _KEEPERS.clear()
 
 
+def _end_all() -> None:
+    """End the jobs of a process that ends in the ordinary way, and wait until they have."""
+    keepers = list(_KEEPERS.values())
+    _let_go()
+    for process in keepers:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=keeper.KILL_SECONDS)
+
+
 os.register_at_fork(after_in_child=_let_go)
+atexit.register(_end_all)
 
 
 def _try_lock(descriptor: int, kind: int) -> bool:
