@@ -159,7 +159,7 @@ def _reap() -> None:
 
 
 def _let_go() -> None:
-    """Close the pipes: in a process that was forked from this one, because it must not keep the jobs alive."""
+    """Close all pipes. A process that was forked from this one does so at once, or it would keep the jobs alive."""
     for writing in _KEEPERS:
         os.close(writing)
     _KEEPERS.clear()
