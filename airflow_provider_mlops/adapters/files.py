@@ -9,6 +9,7 @@ column where there is one, and the next step.
 from __future__ import annotations
 
 import glob as globs
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -197,15 +198,15 @@ def _reading(name: str) -> Iterator[None]:
 
     try:
         yield
-    except (pa.ArrowException, OSError, EOFError) as error:
+    except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
         text = " ".join(str(error).split())[:256]
         raise DataError(f"{name!r} cannot be read: {text}. Check the file, or write it again.") from error
 
 
 def _refuse_duplicates(names: Sequence[str], file: str) -> None:
-    double = sorted({name for name in names if names.count(name) > 1})
-    if double:
-        raise DataError(f"{file!r} has two columns named {double[0]!r}. Rename one of them.")
+    for name, times in Counter(names).items():
+        if times > 1:
+            raise DataError(f"{file!r} has two columns named {name!r}. Rename one of them.")
 
 
 def _require(columns: Sequence[str], names: Sequence[str], path: str) -> None:
@@ -372,14 +373,11 @@ def _open_csv(source: _Source, name: str, columns: Sequence[str]) -> Any:
 def _csv_names(source: _Source, name: str) -> list[str]:
     from pyarrow import csv
 
-    with _reading(name):
-        with csv.open_csv(
-            source.filesystem.open_input_stream(name, compression="detect"),
-            read_options=csv.ReadOptions(autogenerate_column_names=True),
-            convert_options=csv.ConvertOptions(column_types={}),
-        ) as reader:
-            first = reader.read_next_batch()
-        names = [str(first.column(position)[0].as_py() or "") for position in range(first.num_columns)]
+    with (
+        _reading(name),
+        csv.open_csv(source.filesystem.open_input_stream(name, compression="detect")) as reader,
+    ):
+        names = list(reader.schema.names)
     _refuse_duplicates(names, name)
     return names
 
@@ -416,7 +414,7 @@ def _csv_schema(source: _Source, types: Mapping[str, pa.DataType], columns: Sequ
 def _ladder() -> list[pa.DataType]:
     import pyarrow as pa
 
-    times = [pa.date32(), pa.timestamp("us"), pa.timestamp("us", tz="UTC")]
+    times = [pa.date32(), *(pa.timestamp(unit, tz=zone) for unit in ("us", "ns") for zone in (None, "UTC"))]
     return [pa.int64(), pa.float64(), pa.bool_(), *times, pa.string()]
 
 
