@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -77,14 +77,12 @@ class History:
     :param checks: the windows judged since the last training was asked for and since the last promotion, oldest first;
         a window that was judged twice stands once, with its last judgement.
     :param quarantined: digests of data that broke its contract.
-    :param deploying: names of the deployments under way.
     :param follow_up: a request was turned away because a training was in flight: look again when that ends.
     """
 
     attempts: tuple[Attempt, ...] = ()
     checks: tuple[Check, ...] = ()
     quarantined: frozenset[str] = frozenset()
-    deploying: frozenset[str] = frozenset()
     follow_up: bool = False
 
     def in_flight(self) -> Attempt | None:
@@ -116,18 +114,23 @@ def history(entries: Iterable[Entry], now: datetime, *, lease: timedelta) -> His
     :param lease: a training without a recorded end for so long is lost.
     :raises DataError: an entry lacks what its kind must carry.
     """
-    folded = History()
+    book = _Book()
     for entry in entries:
-        fold = _FOLDS.get(entry.record.kind)
-        if fold is None:
+        write = _WRITERS.get(entry.record.kind)
+        if write is None:
             continue
         try:
-            folded = fold(folded, entry.record.payload, entry.record.at)
+            write(book, entry.record.payload, entry.record.at)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"Entry {entry.sequence} of {entry.stream} cannot be read as {entry.record.kind!r}: {error!r}."
             ) from error
-    return replace(folded, attempts=tuple(_lost(attempt, now, lease) for attempt in folded.attempts))
+    return History(
+        attempts=tuple(_lost(attempt, now, lease) for attempt in book.attempts),
+        checks=tuple(book.checks.values()),
+        quarantined=frozenset(book.quarantined),
+        follow_up=book.follow_up,
+    )
 
 
 def _lost(attempt: Attempt, now: datetime, lease: timedelta) -> Attempt:
@@ -136,73 +139,80 @@ def _lost(attempt: Attempt, now: datetime, lease: timedelta) -> Attempt:
     return attempt
 
 
-def _decided(old: History, payload: Mapping[str, Any], at: datetime) -> History:
-    if not payload["binding"]:
-        return old
-    if payload["verdict"] != "train":
-        return replace(old, follow_up=old.follow_up or payload["reason"] == "running")
-    attempt = Attempt(payload["key"], payload["owner"], requested_at=at, began_at=at)
-    return replace(old, attempts=(*old.attempts, attempt), checks=(), follow_up=False)
+@dataclass
+class _Book:
+    """The history while it is written."""
+
+    attempts: list[Attempt] = field(default_factory=list)
+    checks: dict[str, Check] = field(default_factory=dict)  # by window
+    quarantined: set[str] = field(default_factory=set)
+    deploying: set[str] = field(default_factory=set)
+    follow_up: bool = False
+
+    def decided(self, payload: Mapping[str, Any], at: datetime) -> None:
+        if not payload["binding"]:
+            return
+        if payload["verdict"] == "train":
+            self._begin(Attempt(payload["key"], payload["owner"], requested_at=at, began_at=at))
+        elif payload["reason"] == "running":
+            self.follow_up = True
+
+    def started(self, payload: Mapping[str, Any], at: datetime) -> None:
+        run = {"run_id": payload["run_id"], "outcome": Outcome.RUNNING, "began_at": at}
+        last = self._find(payload["key"], None)
+        if last is not None and self.attempts[last].outcome in (Outcome.REQUESTED, Outcome.RUNNING, Outcome.FAILED):
+            self.attempts[last] = replace(self.attempts[last], **run, ended_at=None)
+        else:
+            self._begin(Attempt(payload["key"], None, requested_at=at, **run))
+
+    def ended(self, payload: Mapping[str, Any], at: datetime, outcome: Outcome) -> None:
+        end = {"run_id": payload["run_id"], "outcome": outcome, "ended_at": at}
+        last = self._find(payload["key"], payload["run_id"])
+        if last is not None:
+            self.attempts[last] = replace(self.attempts[last], **end)
+        else:
+            self.attempts.append(Attempt(payload["key"], None, requested_at=at, began_at=at, **end))
+
+    def judged(self, payload: Mapping[str, Any], at: datetime) -> None:
+        last = self._find(None, payload["run_id"])
+        if last is not None:
+            outcome = Outcome.PASSED if payload["verdict"] == "passed" else Outcome.REFUSED
+            ended_at = self.attempts[last].ended_at or at
+            self.attempts[last] = replace(self.attempts[last], outcome=outcome, ended_at=ended_at)
+
+    def checked(self, payload: Mapping[str, Any], _at: datetime) -> None:
+        self.checks[payload["window"]] = Check(
+            window=payload["window"],
+            verdict=payload["verdict"],
+            variation=payload["variation"],
+            prediction_drift=payload["prediction_drift"],
+            estimated=payload["estimated_performance"],
+            realised=payload["realised_performance"],
+            baking=bool(self.deploying),
+        )
+
+    def _begin(self, attempt: Attempt) -> None:
+        self.attempts.append(attempt)
+        self.checks.clear()  # what they called for is being done
+        self.follow_up = False
+
+    def _find(self, key: str | None, run_id: str | None) -> int | None:
+        """Return the index of the newest attempt of *run_id*, else of *key*."""
+        newest_first = range(len(self.attempts) - 1, -1, -1)
+        of_run = (n for n in newest_first if run_id is not None and self.attempts[n].run_id == run_id)
+        of_key = (n for n in newest_first if key is not None and self.attempts[n].key == key)
+        return next(of_run, next(of_key, None))
 
 
-def _started(old: History, payload: Mapping[str, Any], at: datetime) -> History:
-    last = old.last_of(payload["key"])
-    if last is not None and last.outcome in (Outcome.REQUESTED, Outcome.RUNNING, Outcome.FAILED):
-        again = replace(last, run_id=payload["run_id"], outcome=Outcome.RUNNING, began_at=at, ended_at=None)
-        return _put(old, last, again)
-    new = Attempt(payload["key"], None, requested_at=at, began_at=at, run_id=payload["run_id"], outcome=Outcome.RUNNING)
-    return replace(old, attempts=(*old.attempts, new), checks=(), follow_up=False)
-
-
-def _ended(old: History, payload: Mapping[str, Any], at: datetime, outcome: Outcome) -> History:
-    last = _of_run(old, payload["run_id"]) or old.last_of(payload["key"])
-    if last is None:
-        new = Attempt(payload["key"], None, requested_at=at, began_at=at, run_id=payload["run_id"])
-        return replace(old, attempts=(*old.attempts, replace(new, outcome=outcome, ended_at=at)))
-    return _put(old, last, replace(last, run_id=payload["run_id"], outcome=outcome, ended_at=at))
-
-
-def _judged(old: History, payload: Mapping[str, Any], at: datetime) -> History:
-    last = _of_run(old, payload["run_id"])
-    if last is None:
-        return old
-    outcome = Outcome.PASSED if payload["verdict"] == "passed" else Outcome.REFUSED
-    return _put(old, last, replace(last, outcome=outcome, ended_at=last.ended_at or at))
-
-
-def _checked(old: History, payload: Mapping[str, Any], _at: datetime) -> History:
-    check = Check(
-        window=payload["window"],
-        verdict=payload["verdict"],
-        variation=payload["variation"],
-        prediction_drift=payload["prediction_drift"],
-        estimated=payload["estimated_performance"],
-        realised=payload["realised_performance"],
-        baking=bool(old.deploying),
-    )
-    by_window = {known.window: known for known in old.checks} | {check.window: check}
-    return replace(old, checks=tuple(by_window.values()))
-
-
-def _of_run(old: History, run_id: str | None) -> Attempt | None:
-    return next((attempt for attempt in reversed(old.attempts) if run_id and attempt.run_id == run_id), None)
-
-
-def _put(old: History, last: Attempt, new: Attempt) -> History:
-    return replace(old, attempts=tuple(new if attempt is last else attempt for attempt in old.attempts))
-
-
-_FOLDS: dict[str, Callable[[History, Mapping[str, Any], datetime], History]] = {
-    kinds.RETRAINING_DECIDED: _decided,
-    kinds.TRAINING_STARTED: _started,
-    kinds.TRAINING_FINISHED: lambda old, payload, at: _ended(old, payload, at, Outcome.TRAINED),
-    kinds.TRAINING_FAILED: lambda old, payload, at: _ended(old, payload, at, Outcome.FAILED),
-    kinds.GATE_DECIDED: _judged,
-    kinds.DRIFT_CHECKED: _checked,
-    kinds.DATA_QUARANTINED: lambda old, payload, _at: replace(
-        old, quarantined=old.quarantined | {payload["data_digest"]}
-    ),
-    kinds.PROMOTION_DONE: lambda old, _payload, _at: replace(old, checks=()),
-    kinds.ROLLOUT_STARTED: lambda old, payload, _at: replace(old, deploying=old.deploying | {payload["name"]}),
-    kinds.ROLLOUT_FINISHED: lambda old, payload, _at: replace(old, deploying=old.deploying - {payload["name"]}),
+_WRITERS: dict[str, Callable[[_Book, Mapping[str, Any], datetime], object]] = {
+    kinds.RETRAINING_DECIDED: _Book.decided,
+    kinds.TRAINING_STARTED: _Book.started,
+    kinds.TRAINING_FINISHED: lambda book, payload, at: book.ended(payload, at, Outcome.TRAINED),
+    kinds.TRAINING_FAILED: lambda book, payload, at: book.ended(payload, at, Outcome.FAILED),
+    kinds.GATE_DECIDED: _Book.judged,
+    kinds.DRIFT_CHECKED: _Book.checked,
+    kinds.DATA_QUARANTINED: lambda book, payload, _at: book.quarantined.add(payload["data_digest"]),
+    kinds.PROMOTION_DONE: lambda book, _payload, _at: book.checks.clear(),
+    kinds.ROLLOUT_STARTED: lambda book, payload, _at: book.deploying.add(payload["name"]),
+    kinds.ROLLOUT_FINISHED: lambda book, payload, _at: book.deploying.discard(payload["name"]),
 }
