@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
 import hashlib
 import json
-import os
-import shutil
-import uuid
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from airflow_provider_mlops.adapters.files import scan, schema
+from airflow_provider_mlops.adapters.folders import building, put_in_place, sync
 from airflow_provider_mlops.adapters.row_hash import row_hashes
 from airflow_provider_mlops.data import DataRef, DataVersion, Window
 from airflow_provider_mlops.drift.counting import microseconds
-from airflow_provider_mlops.errors import ConfigError, DataError, MlopsError, ServiceError, did_you_mean
+from airflow_provider_mlops.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     import pyarrow as pa
     from numpy.typing import NDArray
@@ -34,7 +29,6 @@ __all__ = ["Snapshot", "SnapshotStore", "verify"]
 
 _MARKER = "_complete.json"
 _PART = "part-0.parquet"
-_BUILDING = ".building-"
 _GROUP_ROWS = 65_536
 _MOST_TIMES = 65_536  # how finely the time of a share is found: one bucket per event time, or coarser ones
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -120,13 +114,14 @@ class SnapshotStore:
                 hold_out=hold_out,
                 label_delay=label_delay or timedelta(),
             )
-        with _storage_errors(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            _sweep(self._folder)
-            with _building(self._folder) as folder:
-                snapshot = _write(folder, ref, columns, split)
-                final = self._folder / snapshot.digest.removeprefix("sha256:")
-                _put_in_place(folder, final)
+        with building(self._folder) as folder:
+            snapshot = _write(folder, ref, columns, split)
+            final = self._folder / snapshot.digest.removeprefix("sha256:")
+            put_in_place(folder, final)
+        if not (final / _MARKER).is_file():
+            raise DataError(
+                f"The snapshot {final} lacks its {_MARKER}: something removed it. Remove the folder and run again."
+            )
         return Snapshot(
             train=_moved(snapshot.train, final / "train"),
             evaluation=_moved(snapshot.evaluation, final / "evaluation"),
@@ -406,8 +401,8 @@ class _Side:
             self._write_group()
         if self._writer is not None:
             self._writer.close()
-            _sync(self.folder / _PART)
-            _sync(self.folder)
+            sync(self.folder / _PART)
+            sync(self.folder)
 
     def version(self) -> DataVersion:
         """Return the version of a closed side that has rows."""
@@ -485,8 +480,8 @@ def _write(folder: Path, ref: DataRef, columns: Mapping[str, pa.DataType], split
     }
     marker = folder / _MARKER
     marker.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    _sync(marker)
-    _sync(folder)
+    sync(marker)
+    sync(folder)
     return Snapshot(train, evaluation, digest, unlabeled)
 
 
@@ -509,83 +504,3 @@ def _moved(version: DataVersion, folder: Path) -> DataVersion:
 def _file_digest(file: Path) -> str:
     with file.open("rb") as stream:
         return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Wait until *path* is on the disk, so that a power cut cannot leave a marker without its data."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-# -- the folder while it is built --
-
-
-@contextlib.contextmanager
-def _building(folder: Path) -> Iterator[Path]:
-    """
-    Yield a new hidden folder that is removed at the end, unless it was renamed.
-
-    A locked file beside it says that its owner lives: the kernel frees the lock with the process, however it dies.
-    """
-    name = f"{_BUILDING}{uuid.uuid4().hex}"
-    lock = folder / f"{name}.lock"
-    fresh = folder / f"{name}.new"
-    with fresh.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        fresh.rename(lock)  # nobody ever sees it unlocked
-        place = folder / name
-        try:
-            place.mkdir()
-            yield place
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
-            lock.unlink(missing_ok=True)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what dead processes were building."""
-    for lock in folder.glob(f"{_BUILDING}*.lock"):
-        with contextlib.suppress(FileNotFoundError, BlockingIOError), lock.open("r+") as held:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
-            lock.unlink()
-
-
-def _put_in_place(folder: Path, final: Path) -> None:
-    """Rename *folder* to *final*; where that is taken, it holds the same bytes and stays."""
-    try:
-        folder.rename(final)
-    except OSError as error:
-        if error.errno not in {errno.EEXIST, errno.ENOTEMPTY}:
-            raise
-        if not (final / _MARKER).is_file():
-            raise DataError(
-                f"The snapshot {final} lacks its {_MARKER}: something removed it. Remove the folder and run again."
-            ) from None
-    else:
-        _sync(final.parent)
-
-
-@contextlib.contextmanager
-def _storage_errors(folder: Path) -> Iterator[None]:
-    """Say what the operating system said about writing below *folder*, and what can be done."""
-    try:
-        yield
-    except MlopsError:
-        raise
-    except OSError as error:
-        where, why = error.filename or folder, error.strerror or error
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise ServiceError(
-                f"Writing the snapshot to {where} failed: {why}. Free space there, "
-                "or set [mlops] storage to a larger disk."
-            ) from error
-        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}:
-            raise ConfigError(
-                f"The snapshot cannot be written to {where}: {why}. Give the worker's user the right to write there, "
-                "or set [mlops] storage to another folder."
-            ) from error
-        raise ServiceError(f"Writing the snapshot to {where} failed: {why}. Look at that disk.") from error

@@ -51,15 +51,25 @@ class ValidateDataOperator(BaseOperator):
     :param suite: JSON or YAML file with a suite of Great Expectations, in the folder of the DAG or below it; a
         relative path starts there. Needs the extra ``gx``, and the data in memory. (templated)
     :param if_invalid: ``fail`` the task, ``skip`` it and what comes after, or ``warn`` and go on.
-    :param timestamp_column: column with the event time; ``fresh_within`` needs it.
-    :param label_column: column that a model predicts, not held against the profile.
-    :param entity_column: column whose rows belong together, not held against the profile.
+    :param timestamp_column: column with the event time; ``fresh_within`` needs it. (templated)
+    :param label_column: column that a model predicts, not held against the profile. (templated)
+    :param entity_column: column whose rows belong together, not held against the profile. (templated)
     :param as_of: moment that ``fresh_within`` counts back from, ISO 8601; by default the end of the run's data
         interval, else now. (templated)
     :param mlflow_conn_id: the MLflow connection.
     """
 
-    template_fields: Sequence[str] = ("data_uri", "data_digest", "model", "contract", "suite", "as_of")
+    template_fields: Sequence[str] = (
+        "data_uri",
+        "data_digest",
+        "model",
+        "contract",
+        "suite",
+        "timestamp_column",
+        "label_column",
+        "entity_column",
+        "as_of",
+    )
 
     def __init__(
         self,
@@ -158,7 +168,7 @@ class ValidateDataOperator(BaseOperator):
         if contract.fresh_within is None:
             return _count(contract, self.data_uri).violations()
         if not self.timestamp_column:
-            raise ConfigError("contract.fresh_within needs the column with the event time. Set timestamp.")
+            raise ConfigError("contract.fresh_within needs the column with the event time. Set timestamp_column.")
         return _count(contract, self.data_uri).violations(
             newest=newest(DataRef(self.data_uri, timestamp=self.timestamp_column)), as_of=self._now(context)
         )
@@ -187,7 +197,8 @@ class ValidateDataOperator(BaseOperator):
 
         from airflow.sdk import conf
 
-        return Path(self.dag.fileloc).parent if self.has_dag() else Path(conf.get("core", "dags_folder"))
+        dag = self.get_dag()
+        return Path(dag.fileloc).parent if dag is not None else Path(conf.get("core", "dags_folder"))
 
     def _quarantine(self, violations: Sequence[_Violation], context: Context) -> None:
         if not self.model:

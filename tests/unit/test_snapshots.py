@@ -461,7 +461,7 @@ def test_a_disk_that_takes_no_more_is_a_failure_of_the_service(source, store, tm
     path = source(pa.table({"n": range(100_000), "label": [0, 1] * 50_000})).path
     process = start(LIMITED, tmp_path / "root", path)
     _, errors = process.communicate(timeout=60)
-    assert "ServiceError: Writing the snapshot to" in errors
+    assert "ServiceError: Writing to" in errors
     assert "File too large" in errors
     assert not left_behind(store)
 

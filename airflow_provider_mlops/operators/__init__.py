@@ -1,0 +1,1 @@
+"""Operators: each takes strings and numbers and returns a small flat mapping."""
