@@ -117,15 +117,16 @@ def state(entries: Iterable[Entry]) -> PromotionState:
 
     :raises DataError: an entry lacks what its kind must carry.
     """
-    folded = PromotionState()
+    folded, sequence = PromotionState(), 0
     for entry in entries:
+        sequence = entry.sequence
         try:
-            folded = replace(_fold(folded, entry), sequence=entry.sequence)
+            folded = _fold(folded, entry)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"Entry {entry.sequence} of {entry.stream} cannot be read as {entry.record.kind!r}: {error!r}."
             ) from error
-    return folded
+    return replace(folded, sequence=sequence)
 
 
 def _fold(old: PromotionState, entry: Entry) -> PromotionState:
