@@ -210,8 +210,9 @@ def _refuse_duplicates(names: Sequence[str], file: str) -> None:
 
 
 def _require(columns: Sequence[str], names: Sequence[str], path: str) -> None:
+    known = set(names)
     for column in columns:
-        if column not in names:
+        if column not in known:
             raise DataError(
                 f"Column {column!r} is not in {path!r}.{did_you_mean(column, names)} "
                 f"It has {len(names)} columns: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}."

@@ -9,6 +9,7 @@ addition, so files, days and serving pods can be counted apart. Pure: nothing he
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -360,13 +361,12 @@ class ProfileBuilder:
         :param typed: ``False`` when text may stand for any type, as in CSV: it is then read as the layout's type.
         :raises DataError: two columns of one name, or a timestamp column that holds no time.
         """
-        names = batch.schema.names
-        if len(set(names)) < len(names):
-            double = sorted({name for name in names if names.count(name) > 1})
-            raise DataError(f"Column {double[0]!r} occurs twice. Rename one of them.")
-        for name in names:
-            if name not in self._known:
-                self._extra[name] = family_of(batch.schema.field(name).type).value
+        names = set(batch.schema.names)
+        if len(names) < len(batch.schema.names):
+            double = next(name for name, times in Counter(batch.schema.names).items() if times > 1)
+            raise DataError(f"Column {double!r} occurs twice. Rename one of them.")
+        for name in names - self._known:
+            self._extra[name] = family_of(batch.schema.field(name).type).value
         self._rows += batch.num_rows
         for block, part in self._parts(batch):
             if block is not None:

@@ -73,7 +73,7 @@ class EmbeddedEngine:
 
         untyped = file_format(data.path) == "csv"
         types = {name: pa.string() for name, column in layout.columns.items() if untyped and column.family in _PARSED}
-        found = column_names(data.path)
+        found = dict.fromkeys(column_names(data.path))
         wanted = data.columns if data.columns is not None else found
         timestamp = data.timestamp if data.timestamp is not None else layout.timestamp
         read = [name for name in wanted if name in found and name not in layout.excluded]
