@@ -137,6 +137,7 @@ def _result(verdict: str, reason: str, sentence: str, **more: Any) -> dict[str, 
 def _reference(check: DriftCheck) -> _Reference | None:
     """Return the profile to compare with; ``None`` when the model has no champion."""
     from airflow_provider_mlops.adapters.text_files import read_text
+    from airflow_provider_mlops.data.values import DataRef
     from airflow_provider_mlops.drift.profile import DataProfile
     from airflow_provider_mlops.drift.selection import select_columns
 
@@ -147,8 +148,9 @@ def _reference(check: DriftCheck) -> _Reference | None:
         if champion is None:
             return None
         found = champion
-    columns = check.data.get("columns")
-    return replace(found, profile=select_columns(found.profile, columns=columns, exclude=check.exclude))
+    data = DataRef.from_dict(check.data)
+    never = [name for name in (data.label, data.entity) if name]
+    return replace(found, profile=select_columns(found.profile, columns=data.columns, exclude=[*check.exclude, *never]))
 
 
 def _champion(check: DriftCheck) -> _Reference | None:

@@ -224,6 +224,12 @@ def test_excluded_columns_and_chosen_columns_are_not_judged(world):
     assert operator(world, data=data).execute(context())["verdict"] == "no_drift"
 
 
+def test_label_and_entity_are_never_judged(world):
+    data = {"path": world["moved"], "timestamp": "at", "label": "amount", "entity": "customer"}
+    found = operator(world, data=data).execute(context())
+    assert (found["verdict"], found["top_columns"]) == ("no_drift", [])
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
