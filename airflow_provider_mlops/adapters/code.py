@@ -6,10 +6,13 @@ import hashlib
 import os
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from airflow_provider_mlops.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["FrozenScript", "freeze_script"]
 

@@ -69,6 +69,7 @@ def _user_operator(name: str, step: StepSpec) -> BaseOperator:
         raise ConfigError(f"steps.{name}.operator: {step.operator} is no Airflow operator.")
     arguments: dict[str, Any] = step.arguments
     try:
-        return found(task_id=name, **arguments)
+        # A step that replaces ours is read as ours are: by the keys of the mapping that it returns.
+        return found(task_id=name, **{"multiple_outputs": True, **arguments})
     except TypeError as error:
         raise ConfigError(f"steps.{name}: {step.operator} does not take these arguments: {error}.") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
+from airflow_provider_mlops.operators.base import MlopsOperator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["SnapshotDataOperator"]
 
 
-class SnapshotDataOperator(BaseOperator):
+class SnapshotDataOperator(MlopsOperator):
     """
     Freeze the rows to train on and the newest rows to judge by, below ``[mlops] storage``.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
+from airflow_provider_mlops.operators.base import MlopsOperator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["DeployToLocalOperator"]
 
 
-class DeployToLocalOperator(BaseOperator):
+class DeployToLocalOperator(MlopsOperator):
     """
     Serve a model version on this machine and let it take over step by step.
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import Asset, AssetAlias, BaseOperator, SkipMixin
+from airflow.sdk import Asset, AssetAlias
+
+from airflow_provider_mlops.operators.base import MlopsOperator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,7 +23,7 @@ def drift_asset(model: str) -> Asset:
     return Asset(f"mlops-drift://{model}")
 
 
-class CheckDataDriftOperator(BaseOperator, SkipMixin):
+class CheckDataDriftOperator(MlopsOperator):
     """
     Compare the newest data of a model with the data that it was trained on.
 
@@ -126,12 +128,5 @@ class CheckDataDriftOperator(BaseOperator, SkipMixin):
             extra = {"report_uri": found["report_uri"], "top_columns": found["top_columns"]}
             context["outlet_events"][AssetAlias(_ALIAS)].add(drift_asset(self.model), extra=extra)
         if self.short_circuit and not drifted:
-            self._skip_downstream(context, found)
+            self.skip_following(context, found)
         return found
-
-    def _skip_downstream(self, context: Context, found: dict[str, Any]) -> None:
-        following = [task for task in self.get_direct_relatives(upstream=False) if not task.is_teardown]
-        if following:
-            # Airflow ends a task that skips others by an exception, which leaves its return value behind.
-            context["ti"].xcom_push(key="return_value", value=found)
-            self.skip(ti=context["ti"], tasks=following)

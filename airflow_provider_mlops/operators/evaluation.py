@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator, SkipMixin
-
 from airflow_provider_mlops.links import MlflowRunLink
+from airflow_provider_mlops.operators.base import MlopsOperator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["EvaluateModelOperator"]
 
 
-class EvaluateModelOperator(BaseOperator, SkipMixin):
+class EvaluateModelOperator(MlopsOperator):
     """
     Judge a candidate on rows that it was not trained on, against rules and against the champion.
 
@@ -175,9 +174,7 @@ class EvaluateModelOperator(BaseOperator, SkipMixin):
         if not decision.passed:
             if self.if_refused == "fail":
                 raise GateRefused(f"{self.model}: {decision.reason.value}: {decision.sentence}")
-            ti = context["ti"]
-            ti.xcom_push(key="return_value", value=result)  # skipping what follows ends this method
-            self.skip(ti=ti, tasks=context["task"].get_direct_relatives(upstream=False))
+            self.skip_following(context, result)
         return result
 
     def _tell(self, decision: GateDecision, champion: str | None) -> None:

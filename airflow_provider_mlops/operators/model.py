@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
+from airflow_provider_mlops.operators.base import MlopsOperator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["PromoteModelOperator", "RegisterModelOperator", "RollbackModelOperator", "SmokeTestModelOperator"]
 
 
-class RegisterModelOperator(BaseOperator):
+class RegisterModelOperator(MlopsOperator):
     """
     Register the model of an MLflow run: one version per run, however often it is asked.
 
@@ -106,7 +106,7 @@ class RegisterModelOperator(BaseOperator):
         return {"model": self.model, "version": version.version, "run_id": self.run_id, "source": version.source}
 
 
-class SmokeTestModelOperator(BaseOperator):
+class SmokeTestModelOperator(MlopsOperator):
     """
     Start the exact artifact of a version as a server, probe it, and stop it again.
 
@@ -195,7 +195,7 @@ class SmokeTestModelOperator(BaseOperator):
         return {"version": self.version, **numbers}
 
 
-class PromoteModelOperator(BaseOperator):
+class PromoteModelOperator(MlopsOperator):
     """
     Point the champion alias at a version that the gate has passed: compare and swap, journalled.
 
@@ -278,7 +278,7 @@ class PromoteModelOperator(BaseOperator):
         }
 
 
-class RollbackModelOperator(BaseOperator):
+class RollbackModelOperator(MlopsOperator):
     """
     Return to the last healthy version, or to a named earlier one: the alias, and the traffic on this machine with it.
 

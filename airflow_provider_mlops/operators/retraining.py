@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator, SkipMixin
+from airflow_provider_mlops.operators.base import MlopsOperator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["DecideRetrainingOperator"]
 
 
-class DecideRetrainingOperator(BaseOperator, SkipMixin):
+class DecideRetrainingOperator(MlopsOperator):
     """
     Ask the retraining policy whether to train now; skip what comes after unless it says so.
 
@@ -106,9 +106,7 @@ class DecideRetrainingOperator(BaseOperator, SkipMixin):
             "run_id": f"retrain__{key[:24]}",
         }
         if verdict != "train":
-            ti = context["ti"]
-            ti.xcom_push(key="return_value", value=result)  # skipping what follows ends this method
-            self.skip(ti=ti, tasks=context["task"].get_direct_relatives(upstream=False))
+            self.skip_following(context, result)
         return result
 
     def _ask(self, context: Context, key: str) -> tuple[str, str, str]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
-
 from airflow_provider_mlops.links import MlflowRunLink
+from airflow_provider_mlops.operators.base import MlopsOperator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["TrainOperator"]
 
 
-class TrainOperator(BaseOperator):
+class TrainOperator(MlopsOperator):
     """
     Run a training script and hand on the model that it logged to MLflow.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from airflow.sdk import BaseOperator
+from airflow_provider_mlops.operators.base import MlopsOperator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ class _Violation(Protocol):
     def sentence(self) -> str: ...
 
 
-class ValidateDataOperator(BaseOperator):
+class ValidateDataOperator(MlopsOperator):
     """
     Hold data against the champion's profile, a contract and a suite of Great Expectations: whatever is given.
 
