@@ -29,7 +29,7 @@ _LONG_DURATION = re.compile(r"\s*([0-9]{1,6})\s*(sec|min|hour|day|week|s|m|h|d|w
 _SWITCH = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "false", "false": "false"}
 _USERINFO = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]*://[^/@\s:]*:[^/@\s]+@")
 _KEY_IN_QUERY = re.compile(
-    r"[?&;]([^=&;]*(?:access_?key|secret|token|passw|credential|signature|account_?key|api_?key)[^=&;]*|sig|key)=[^&;]",
+    r"[?&;]([\w.-]*(?:access_?key|secret|token|passw|credential|signature|account_?key|api_?key)[\w.-]*|sig|key)=[^&;]",
     re.IGNORECASE,
 )
 

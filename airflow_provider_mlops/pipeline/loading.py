@@ -166,14 +166,13 @@ def _with_target(top: Node, target: str | None, *, file: str) -> Node:
         )
     for name, node in targets.value.items():
         if node.value is not None and not isinstance(node.value, dict):
-            raise ConfigError(
-                f"{node.origin.file}:{node.origin.line}: targets.{name}: expected a map (key: value lines)."
-            )
+            here, key = f"{node.origin.file}:{node.origin.line}", dotted(("targets", name))
+            raise ConfigError(f"{here}: {key}: expected a map (key: value lines).")
     if target is None:
         return rest
     chosen = targets.value.get(target)
     if chosen is None:
-        known = ", ".join(targets.value) or "none"
+        known = ", ".join(dotted((name,)) for name in targets.value) or "none"
         raise ConfigError(
             f"{at}: targets: {file} has no target {target!r}.{did_you_mean(target, targets.value)} Known: {known}."
         )

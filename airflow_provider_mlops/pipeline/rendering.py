@@ -48,7 +48,7 @@ def _map(
         if isinstance(value, dict) and value:
             yield head, ""
             yield from _map(value, here, indent + "  ", origins)
-        elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        elif isinstance(value, list) and value and all(isinstance(item, dict) and item for item in value):
             yield head, ""
             for i, item in enumerate(value):
                 entry = list(_map(item, (*here, i), indent + "    ", origins))

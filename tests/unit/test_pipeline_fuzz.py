@@ -10,7 +10,7 @@ from airflow_provider_mlops.errors import ConfigError
 from airflow_provider_mlops.pipeline import load, render
 from airflow_provider_mlops.pipeline.schema import child, keys_of, model_schema
 
-QUIET = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUIET = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 VALID = {
     "mlops": 1,
