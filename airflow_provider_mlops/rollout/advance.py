@@ -149,9 +149,14 @@ def _starting(plan: RolloutPlan, state: RolloutState, observation: Observation, 
     stable = observation.arms.get(state.stable_version or "")
     if state.stable_version is None or plan.strategy is not Strategy.CANARY:
         return _switch(state, now, reason="ready", sentence="The new version is ready and gets all traffic.")
+    if stable is None or not stable.ready:
+        if now - state.step_started_at <= plan.start_timeout:
+            return state  # without the stable version the canary would get everything
+        text = "The stable version is not ready; the new one is, and gets all traffic."
+        return _switch(state, now, reason="stable_down", sentence=text)
     weight = plan.weights_percent[0]
     # Frozen now, while the stable version is alone: the canary cannot move the line it is measured by.
-    tally = state.tally.next_step().freeze(None if stable is None else stable.counts)
+    tally = state.tally.next_step().freeze(stable.counts)
     return state.moved(
         RolloutPhase.PROGRESSING,
         now,

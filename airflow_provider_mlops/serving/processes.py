@@ -75,6 +75,11 @@ class ModelServer:
         self._stopping = asyncio.Event()
         self._task = asyncio.create_task(self._keep())
 
+    @property
+    def proven(self) -> bool:
+        """Whether this process has answered requests."""
+        return self.ready and self._answers > 0
+
     def warm(self) -> bool:
         """Count one answer; return whether the process has given enough of them to be timed."""
         self._answers += 1

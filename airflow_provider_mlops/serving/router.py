@@ -36,7 +36,8 @@ class ModelRouter:
     """
     Serves one model: an ASGI app, and the processes behind it.
 
-    A version that is no longer wanted goes on serving until a wanted one can, so no order of wishes leaves a gap.
+    A version that is no longer wanted goes on serving until a wanted one can, so no order of wishes leaves a gap. A
+    version whose share has gone to zero answers while none with a share can.
 
     :param name: the model's name.
     :param folder: where the logs of its servers go.
@@ -127,7 +128,9 @@ class ModelRouter:
         able = {version: server for version, server in self._able().items() if server not in tried}
         if (version := self._shares.pick(able)) is not None:
             return able[version]
-        return next((server for server in self._leaving if server.ready and server not in tried), None)
+        # Nobody who should can: who could until a moment ago, and still runs, is better than no answer.
+        spare = (*self._leaving, *(server for server in self._servers.values() if server.proven))
+        return next((server for server in spare if server.ready and server not in tried), None)
 
     def _nobody(self) -> str:
         states = ", ".join(
@@ -266,6 +269,8 @@ async def _body(receive: Receive) -> bytes | None:
     parts, size = [], 0
     while True:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
         part = message.get("body", b"")
         size += len(part)
         if size > _BODY_BYTES:

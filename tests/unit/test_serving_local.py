@@ -169,6 +169,22 @@ def test_a_killed_server_comes_back_and_others_answer_meanwhile(target, models):
     assert post(target).status_code == 200
 
 
+def test_when_the_new_version_dies_the_old_one_that_is_kept_warm_answers(target, models):
+    ask_for(target, models, v1=100)
+    ready(target, "1")
+    post(target)
+    ask_for(target, models, v1=0, v2=100)
+    ready(target, "1", "2")
+    until(lambda: post(target).headers["x-model-version"] == "2")
+    with Clients(target) as clients:
+        server(target, "2").send_signal(signal.SIGKILL)
+        until(lambda: clients.answers[200, "1"])
+        ready(target, "2")
+    lost = sum(count for (status, _), count in clients.answers.items() if status != 200)
+    assert lost <= 3, clients.answers
+    assert post(target).headers["x-model-version"] == "2"
+
+
 def test_a_killed_router_takes_its_servers_along_and_comes_back(target, models):
     ask_for(target, models, v1=100)
     ready(target, "1")

@@ -107,7 +107,7 @@ class LocalTarget:
             if body["name"] != name:
                 raise ServiceError(f"At {url} {body['name']!r} is served, not {name!r}.")
             arms = {version: _arm(values) for version, values in body["arms"].items()}
-        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ServiceError(
                 f"The router of {name!r} does not answer at {url} ({error!r}). See {self._root / 'router.log'}."
             ) from error
