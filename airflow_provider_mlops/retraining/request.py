@@ -43,8 +43,9 @@ def request(
     See `decide` for the other parameters.
     """
     stream = model_stream(model)
+    entries = read_intact(journal, stream)
     for _ in range(_ATTEMPTS):
-        entries, now = read_intact(journal, stream), clock()
+        now = clock()
         decision = decide(policy, entries, now, key, trigger=trigger, owner=owner, data_digest=data_digest)
         if decision.granted_before:
             return decision
@@ -52,6 +53,7 @@ def request(
         try:
             journal.append(stream, len(entries), record)
         except ConflictError:
-            continue
-        return decision
+            entries += journal.read(stream, after=len(entries))
+        else:
+            return decision
     raise ConflictError(f"{stream}: {_ATTEMPTS} attempts to record a decision lost against other writers. Try again.")
