@@ -37,7 +37,7 @@ class Violation:
     One broken promise.
 
     :param column: the column, or ``""`` where it is about the rows.
-    :param code: ``missing_column``, ``min_rows``, ``null_share``, ``not_numeric``, ``out_of_range``, ``domain``,
+    :param code: ``missing_column``, ``min_rows``, ``null_share``, ``wrong_type``, ``out_of_range``, ``domain``,
         ``duplicates`` or ``stale``; from a suite the type of the expectation.
     :param sentence: what was expected and what was found.
     :param numbers: the numbers behind the sentence.
@@ -58,7 +58,7 @@ class Contract:
     :param unique: columns that together identify a row; a null is a value like any other.
     :param ranges: smallest and largest value per column, both allowed; ``None`` leaves a side open. NaN and null do
         not count here, see *null_share*.
-    :param domains: allowed values per column; null does not count here.
+    :param domains: allowed values per column; NaN and null do not count here either.
     :param null_share: largest share of null or NaN per column, 0..1.
     :param fresh_within: largest age of the newest row.
     """
@@ -185,10 +185,15 @@ class ContractCheck:
         self._extremes[name] = min(least, float(values.min())), max(most, float(values.max()))
 
     def _add_domain(self, name: str, column: pa.Array) -> None:
+        import pyarrow as pa  # noqa: PLC0415 - loads at use, never at parse time
+
+        if pa.types.is_nested(column.type):
+            self._types[name] = str(column.type)
+            return
         allowed, strange = set(self._contract.domains[name]), self._strange[name]
         for entry in column.drop_null().value_counts().to_pylist():
             value = entry["values"]
-            if value not in allowed:
+            if value == value and value not in allowed:  # noqa: PLR0124 - NaN is no value
                 strange[value if value in strange or len(strange) < _KEPT else "..."] += entry["counts"]
 
     def _stale(self, newest: datetime | None, as_of: datetime | None) -> list[Violation]:
@@ -227,8 +232,9 @@ class ContractCheck:
                 name, "null_share", f"{share:.2%} of {name!r} are null; {limit:.2%} is the limit.", share=share
             )
         if name in self._types:
-            sentence = f"{name!r} holds {self._types[name]}; its range needs numbers."
-            yield _about(name, "not_numeric", sentence, type=self._types[name])
+            needed = "numbers" if name in contract.ranges else "single values"
+            sentence = f"{name!r} holds {self._types[name]}; the contract needs {needed}."
+            yield _about(name, "wrong_type", sentence, type=self._types[name])
         if self._outside[name]:
             low, high = contract.ranges[name]
             least, most = self._extremes[name]
@@ -296,7 +302,11 @@ def _bounds(name: str, pair: Any) -> Bounds:
 
 
 def _domain(name: str, allowed: Any) -> tuple[Any, ...]:
-    if not isinstance(allowed, (list, tuple)) or not allowed:
+    if (
+        not isinstance(allowed, (list, tuple))
+        or not allowed
+        or not all(isinstance(value, (str, int, float)) for value in allowed)
+    ):
         raise ConfigError(f"contract.domains.{name}: expected a list of allowed values, got {allowed!r}.")
     return tuple(allowed)
 

@@ -225,6 +225,26 @@ def test_without_a_champion_or_its_profile_the_data_is_valid(champion, rows):
     assert validate(rows, model=name, mlflow_conn_id="files")["verdict"] == "valid"
 
 
+# -- what needs an extra --
+
+
+def test_data_in_dvc_is_resolved_before_the_rest(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dvc", None)
+    data = {"dvc": {"repo": ".", "path": "rows.csv"}, "label": "y"}
+    with pytest.raises(ConfigError, match="dvc is not installed"):
+        SnapshotDataOperator(task_id="snapshot", data=data).execute(context())
+
+
+def test_a_suite_is_looked_for_beside_the_dag(rows, tmp_path, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(tmp_path))
+    (tmp_path / "suite.json").write_text('{"expectations": [{"type": "expect_table_row_count_to_equal"}]}')
+    monkeypatch.setitem(sys.modules, "great_expectations", None)
+    with pytest.raises(ConfigError, match="great_expectations is not installed"):
+        validate(rows, suite="suite.json")
+    with pytest.raises(ConfigError, match=r"'\.\./\.\./etc/passwd' is not below"):
+        validate(rows, suite="../../etc/passwd")
+
+
 # -- as Airflow sees them --
 
 

@@ -48,9 +48,16 @@ def broken(contract, *batches, **moments):
         pytest.param(
             {"ranges": {"a": [0, 2]}},
             {"a": ["1"]},
-            [("a", "not_numeric", "'a' holds string; its range needs numbers.")],
+            [("a", "wrong_type", "'a' holds string; the contract needs numbers.")],
             id="text has no range",
         ),
+        pytest.param(
+            {"domains": {"a": [1]}},
+            {"a": [[1], [2]]},
+            [("a", "wrong_type", "'a' holds list<item: int64>; the contract needs single values.")],
+            id="lists have no domain",
+        ),
+        pytest.param({"domains": {"a": [1.5]}}, {"a": [1.5, float("nan")]}, [], id="NaN is no value"),
         pytest.param({"ranges": {"a": [0, 2]}}, {"a": pa.nulls(3)}, [], id="nothing but nulls"),
         pytest.param({"domains": {"c": ["NO", "SE"]}}, {"c": ["NO", None]}, [], id="in the domain"),
         pytest.param(
@@ -136,6 +143,7 @@ def test_how_the_rows_are_cut_does_not_matter(values, cut):
         ({"ranges": {"a": [1]}}, r"contract\.ranges\.a: expected \[smallest, largest\]"),
         ({"ranges": {"a": [float("nan"), 1]}}, r"contract\.ranges\.a: expected"),
         ({"domains": {"a": "NO"}}, r"contract\.domains\.a: expected a list"),
+        ({"domains": {"a": [["NO"]]}}, r"contract\.domains\.a: expected a list"),
         ({"domains": {"a": []}}, r"contract\.domains\.a: expected a list"),
         ({"null_share": {"a": 5}}, r"contract\.null_share\.a: expected a share between 0 and 1, got 5"),
         ({"fresh_within": "2 days"}, "'2 days' is no duration"),
