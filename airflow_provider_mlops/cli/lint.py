@@ -143,8 +143,8 @@ def _scripts(loaded: Loaded) -> Iterator[Finding]:
             continue
         where, path = _at(loaded, f"{section}.script"), Path(loaded.locate(job.script))
         if not path.is_file():
-            names = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
-            yield Finding(f"{where}: there is no file {job.script!r}.{did_you_mean(path.name, names)}")
+            scripts = {item.name for item in path.parent.glob("*.py")} - {loaded.file.with_suffix(".py").name}
+            yield Finding(f"{where}: there is no file {job.script!r}.{did_you_mean(path.name, sorted(scripts))}")
             continue
         try:
             report = read_script(path.read_text(encoding="utf-8"), name=job.script)
