@@ -141,6 +141,29 @@ COMMANDS: tuple[Command, ...] = (
         ),
     ),
     Command(
+        "try",
+        "run a pipeline's training once, in this terminal, without a scheduler",
+        f"{_HERE}.trial:run",
+        (
+            argument("file", help="pipeline file"),
+            argument("--target", help="entry of targets to lay upon the file"),
+            argument(
+                "--set", action="append", metavar="KEY=VALUE", help="change a value: train.hyperparameters.depth=3"
+            ),
+            argument("--folder", default=".mlops-try", help="where databases and models are kept (default: .mlops-try)"),
+            argument("--verbose", action="store_true", help="show all that Airflow logs"),
+        ),
+    ),
+    Command(
+        "demo",
+        "watch a model being trained, judged, served, watched and replaced, on fifty years of weather",
+        f"{_HERE}.demo:run",
+        (
+            argument("--folder", default=".demo", help="where everything is kept (default: .demo)"),
+            argument("--once", action="store_true", help="end by itself; exit with 1 unless all came out as told"),
+        ),
+    ),
+    Command(
         "journal",
         "read, check and prepare the journal of decisions",
         commands=(

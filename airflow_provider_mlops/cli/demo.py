@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
-import sys
 import threading
 import time
 from collections import Counter
@@ -18,13 +16,13 @@ from airflow_provider_mlops.cli.stack import AirflowClient, Stack
 from airflow_provider_mlops.errors import ConfigError, NotFoundError, ServiceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from argparse import Namespace
+    from collections.abc import Callable, Mapping
 
     import pyarrow as pa
 
-__all__ = ["Client", "add_arguments", "load_station", "main", "run"]
+__all__ = ["Client", "Demo", "load_station", "run"]
 
-SUMMARY = "Start MLflow and Airflow here and watch a model being trained, judged, served, watched and replaced."
 MODEL = "rain_forecast"
 _FIRST_DAY = date(1949, 1, 1)
 _YEAR = 365  # days; the replay's windows
@@ -34,22 +32,9 @@ _QUIET_YEARS = 3
 _RUN_WITHIN = 300.0  # seconds for one DAG run
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``mlops demo``."""
-    parser.add_argument("--folder", type=Path, default=Path(".demo"), help="where everything is kept (.demo)")
-    parser.add_argument("--once", action="store_true", help="end when the story is told; exit 1 unless all came true")
-
-
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: Namespace) -> int:
     """Tell the whole story. Returns 0 when every act came out as told."""
-    return Demo(arguments.folder, once=arguments.once).run()
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``mlops demo`` with *argv*."""
-    parser = argparse.ArgumentParser(prog="mlops demo", description=SUMMARY)
-    add_arguments(parser)
-    return run(parser.parse_args(argv))
+    return Demo(Path(arguments.folder), once=arguments.once).run()
 
 
 def load_station() -> pa.Table:
@@ -169,6 +154,7 @@ class Demo:
                 ("A broken year arrives", self.act_d),
                 ("A worse candidate", self.act_e),
             ]
+            ok = True
             for letter, (title, tell) in zip("abcde", story, strict=True):
                 self._tell(letter, title, tell, station)
                 if not self.acts[-1].came_true:
@@ -401,9 +387,9 @@ Ctrl-C stops everything.""",
         year = station.slice(start, _YEAR)
         kelvin = pc.add(pc.multiply(year["temperature"], 10.0), 283.15)
         index = pa.array(range(_YEAR))
-        nulls = pc.if_else(pc.less(index, int(_YEAR * 0.8)), pa.scalar(None, pa.float64()), year["visibility"])
+        nulls = pc.if_else(pc.less(index, int(_YEAR * 0.8)), pa.scalar(None, pa.float64()), year["dew point"])
         broken = year.set_column(year.column_names.index("temperature"), "temperature", kelvin)
-        broken = broken.set_column(broken.column_names.index("visibility"), "visibility", nulls)
+        broken = broken.set_column(broken.column_names.index("dew point"), "dew point", nulls)
         whole = pa.concat_tables([station.slice(0, start), broken, station.slice(start + _YEAR)])
         file = self.arrive(whole, start + _YEAR)
         run_id = self.run_dag("monitor")
@@ -460,6 +446,3 @@ def _templates() -> Path:
     packed = package / "example_dags"
     return packed if packed.is_dir() else package.parent / "dags"
 
-
-if __name__ == "__main__":
-    sys.exit(main())
