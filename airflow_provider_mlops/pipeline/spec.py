@@ -472,13 +472,6 @@ class PipelineSpec(Section):
         "monitor.",
     )
 
-    @property
-    def monitor_window(self) -> timedelta | None:
-        """Length of the span that the monitor checks; ``None``: all rows, since they have no time."""
-        if self.monitor is None or self.data.timestamp is None:
-            return None
-        return self.monitor.window or timedelta(days=7)
-
     @model_validator(mode="after")
     def _sections_agree(self) -> "PipelineSpec":
         found: list[Problem] = checks.check(self)

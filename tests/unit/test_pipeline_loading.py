@@ -117,16 +117,8 @@ def test_a_full_file_is_read_in_the_words_of_yaml_1_2(dags):
     assert spec.start_date == datetime(2025, 2, 3, 6, tzinfo=UTC)
     assert spec.evaluate[2].higher_is_better is True
     assert spec.deploy.canary.weights_percent == (10, 30, 60)
-    assert spec.monitor_window == timedelta(days=1)
+    assert spec.monitor.window == timedelta(days=1)
     assert spec.steps["after_evaluate"].arguments == {"text": "{{ ds }}", "retries": 2}
-
-
-def test_a_monitor_looks_at_a_week_unless_it_is_told_otherwise():
-    small = {"mlops": 1, "name": "a", "train": {"script": "a.py"}, "evaluate": [{"metric": "mae"}]}
-    timed = {"data": {"path": "x", "label": "y", "timestamp": "t"}}
-    assert from_dict({**small, **timed, "monitor": {}}).monitor_window == timedelta(days=7)
-    assert from_dict({**small, **timed}).monitor_window is None
-    assert from_dict({**small, "data": {"path": "x", "label": "y"}, "monitor": {}}).monitor_window is None
 
 
 def test_a_specification_cannot_be_changed(dags):
