@@ -167,24 +167,19 @@ def test_a_far_date_that_means_never_does_not_break_the_split(source, store):
     cut=st.integers(0, 300),
     most=st.integers(2, 40),
 )
-def test_the_start_of_the_newest_share_does_not_depend_on_the_order(monkeypatch_module, times, share, cut, most):
-    monkeypatch_module.setattr("airflow_provider_mlops.adapters.snapshots._MOST_TIMES", most)
+def test_the_start_of_the_newest_share_does_not_depend_on_the_order(times, share, cut, most):
     found = []
-    for chunks in ([times], [times[cut:], times[:cut]], [[value] for value in reversed(times)]):
-        counts = _TimeCounts()
-        for chunk in chunks:
-            counts.add(np.array(chunk, dtype=np.int64))
-        found.append(counts.start_of_newest(share, max(times)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("airflow_provider_mlops.adapters.snapshots._MOST_TIMES", most)
+        for chunks in ([times], [times[cut:], times[:cut]], [[value] for value in reversed(times)]):
+            counts = _TimeCounts()
+            for chunk in chunks:
+                counts.add(np.array(chunk, dtype=np.int64))
+            found.append(counts.start_of_newest(share, max(times)))
     assert len(set(found)) == 1
     assert sum(value >= found[0] for value in times) >= share * len(times) - 1e-9
     if most >= len(times):
         assert sum(value > found[0] for value in times) < share * len(times)
-
-
-@pytest.fixture(scope="module")
-def monkeypatch_module():
-    with pytest.MonkeyPatch.context() as patch:
-        yield patch
 
 
 # -- by hash --
