@@ -150,9 +150,7 @@ COMMANDS: tuple[Command, ...] = (
             argument(
                 "--set", action="append", metavar="KEY=VALUE", help="change a value: train.hyperparameters.depth=3"
             ),
-            argument(
-                "--folder", default=".mlops-try", help="where databases and models are kept (default: .mlops-try)"
-            ),
+            argument("--folder", default=".mlops-try", help="where all is kept (default: .mlops-try)"),
             argument("--verbose", action="store_true", help="show all that Airflow logs"),
         ),
     ),

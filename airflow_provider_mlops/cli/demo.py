@@ -445,4 +445,3 @@ def _templates() -> Path:
     package = Path(__file__).parents[1]
     packed = package / "example_dags"
     return packed if packed.is_dir() else package.parent / "dags"
-

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import DAG, Param, get_parsing_context
+from airflow.sdk import DAG, Param, conf, get_parsing_context
 
 from airflow_provider_mlops.errors import ConfigError, DataError, GateRefused, JobFailedError, did_you_mean
 from airflow_provider_mlops.factory.stages import (
@@ -20,7 +20,7 @@ from airflow_provider_mlops.factory.stages import (
 )
 from airflow_provider_mlops.factory.steps import Line
 from airflow_provider_mlops.hooks.settings import target as configured_target
-from airflow_provider_mlops.pipeline import from_dict, load, target_names
+from airflow_provider_mlops.pipeline import from_dict, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,7 +37,8 @@ def load_dags(stub: str) -> list[DAG]:
     """
     Return the DAGs of the pipeline file beside *stub*: ``rain.yaml`` beside ``rain.py``. The only act of a stub.
 
-    The entry of ``targets:`` that ``[mlops] target`` names is laid upon the file.
+    The entry of ``targets:`` that ``[mlops] target`` names is laid upon the file; a file without targets is the same
+    everywhere.
 
     :param stub: the stub's ``__file__``.
     :raises ConfigError: the file is missing or wrong; every mistake with its line.
@@ -49,8 +50,9 @@ def load_dags(stub: str) -> list[DAG]:
             f"{stub} loads {file.name}, which is not beside it.{did_you_mean(file.name, others)} "
             "A stub and its pipeline file share one name."
         )
-    wanted = configured_target()
-    loaded = load(file, target=wanted if wanted in target_names(file) else None)
+    folder = Path(conf.get("core", "dags_folder")).expanduser()
+    # A bundle other than the DAGs folder has no boundary that could be known here.
+    loaded = load(file, target=configured_target(), root=folder if file.is_relative_to(folder) else None)
     return _build(loaded.spec, loaded.locate)
 
 

@@ -41,6 +41,7 @@ __all__ = ["Pipeline", "data_stage", "monitor_stage", "release_stage", "serving_
 
 _AS_OF = "{{ params.as_of or '' }}"
 _TRIGGER = "{{ {'scheduled': 'schedule', 'asset_triggered': 'new_data'}.get(dag_run.run_type, 'manual') }}"
+_ATTEMPTS = 3  # of a task: the first and two retries
 _DRIFT_WINDOW = timedelta(days=7)
 
 
@@ -340,6 +341,7 @@ def _decision(
         cooldown=format_duration(retrain.cooldown),
         max_runs_per_30_days=retrain.max_runs_per_30_days,
         breaker_after=retrain.breaker_after,
+        lease=format_duration(_ATTEMPTS * spec.train.run_timeout + timedelta(hours=1)),
         binding=spec.mode != "observe" or trigger != "monitor",
     )
 

@@ -13,7 +13,7 @@ from airflow_provider_mlops.hooks.mlflow import MlflowHook
 from airflow_provider_mlops.hooks.settings import storage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import timedelta
     from logging import Logger
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from airflow_provider_mlops.evaluation import Finding, GateDecision, Rule, Task
 
 __all__ = ["Evaluation", "evaluate", "score"]
+
+_LEAK_ROWS = 100_000
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,8 @@ def evaluate(evaluation: Evaluation, context: Context, log: Logger) -> tuple[Gat
         predictions,
         task=task,
         anchor=read_anchor(output),
-        measurements={"model_size_mb": size},
-        findings=list(_findings(evaluation)),
+        measurements={"model_size_mib": size},
+        findings=list(_findings(evaluation, summary)),
     )
     return decision, output
 
@@ -134,28 +136,62 @@ def _is_class(label: np.ndarray) -> bool:
     return label.dtype.kind in "OUSb" or len(np.unique(label)) <= 2
 
 
-def _findings(evaluation: Evaluation) -> Iterable[Finding]:
-    """Compare the rows, entities and times that were trained on with those that judge."""
+def _findings(evaluation: Evaluation, summary: Mapping[str, Any]) -> Iterator[Finding]:
+    """Look at the rows and at what the models want before any metric is believed."""
+    from airflow_provider_mlops.evaluation.guards import check_leakage, check_overlap, check_signature
+
+    candidate, champion = summary["models"]["candidate"], summary["models"].get("champion")
+    found = [check_leakage(*_features(evaluation, list(candidate["inputs"])))]
+    if champion is not None and "error" not in champion:
+        found.append(check_signature(candidate["inputs"], champion["inputs"]))
+    if evaluation.train_uri is not None:
+        train, judge = evaluation.train_uri, evaluation.data_uri
+        found.append(check_overlap(_hashes(train), _hashes(judge)))
+        # A split by time may well have one customer on both sides; one without time must not.
+        if evaluation.entity and not evaluation.timestamp:
+            entity = [evaluation.entity]
+            found.append(check_overlap(_hashes(train, entity), _hashes(judge, entity), what="entities"))
+    return (finding for finding in found if finding is not None)
+
+
+def _hashes(uri: str, columns: list[str] | None = None) -> np.ndarray:
+    """Return a hash per row."""
     import numpy as np
 
     from airflow_provider_mlops.adapters.files import scan
     from airflow_provider_mlops.adapters.row_hash import row_hashes
-    from airflow_provider_mlops.evaluation import check_overlap
 
-    if evaluation.train_uri is None:
-        return
+    found = [row_hashes(batch, columns) for batch in scan(uri, columns=columns)]
+    return np.concatenate(found) if found else np.empty(0, np.uint64)
 
-    def hashes(uri: str, columns: list[str] | None) -> np.ndarray:
-        found = [row_hashes(batch, columns) for batch in scan(uri, columns=columns)]
-        return np.concatenate(found) if found else np.empty(0, np.uint64)
 
-    for what, columns in (("rows", None), ("entities", [evaluation.entity] if evaluation.entity else [])):
-        # A time split may hold one customer on both sides; only without time must entities be kept apart.
-        if columns == [] or (what == "entities" and evaluation.timestamp):
-            continue
-        finding = check_overlap(hashes(evaluation.train_uri, columns), hashes(evaluation.data_uri, columns), what=what)
-        if finding is not None:
-            yield finding
+def _features(evaluation: Evaluation, inputs: list[str]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Return the numeric inputs and the label of the first evaluation rows, enough to see a leak."""
+    import numpy as np
+    import pyarrow as pa
+
+    from airflow_provider_mlops.adapters.files import scan, schema
+
+    types = schema(evaluation.data_uri)
+    numeric = [name for name in inputs if name in types.names and _is_number(types.field(name).type)]
+    columns = [*numeric, evaluation.label]
+    batches, rows = [], 0
+    for batch in scan(evaluation.data_uri, columns=columns):
+        batches.append(batch)
+        rows += batch.num_rows
+        if rows >= _LEAK_ROWS:
+            break
+    if not batches:
+        return {}, np.empty(0)
+    table = pa.Table.from_batches(batches)
+    values = {name: table[name].cast(pa.float64(), safe=False).to_numpy() for name in numeric}
+    return values, table[evaluation.label].to_numpy()
+
+
+def _is_number(kind: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_integer(kind) or types.is_floating(kind))
 
 
 def _score_script() -> Path:

@@ -36,6 +36,7 @@ class DecideRetrainingOperator(MlopsOperator):
     :param cooldown: shortest time from the end of one training to the next, ``3d``.
     :param max_runs_per_30_days: most trainings in 30 days.
     :param breaker_after: after so many refused or failed trainings in a row only a person can start one.
+    :param lease: a granted training that has not ended for so long counts as lost; longer than the longest training.
     :param binding: ``False`` notes what would be decided; it counts nowhere.
     """
 
@@ -56,6 +57,7 @@ class DecideRetrainingOperator(MlopsOperator):
         cooldown: str = "3d",
         max_runs_per_30_days: int = 4,
         breaker_after: int = 3,
+        lease: str = "2d",
         binding: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -72,6 +74,7 @@ class DecideRetrainingOperator(MlopsOperator):
         self.cooldown = cooldown
         self.max_runs_per_30_days = max_runs_per_30_days
         self.breaker_after = breaker_after
+        self.lease = lease
         self.binding = binding
 
     def execute(self, context: Context) -> dict[str, str]:
@@ -126,6 +129,7 @@ class DecideRetrainingOperator(MlopsOperator):
                 cooldown=parse_duration(self.cooldown),
                 max_runs_per_30_days=self.max_runs_per_30_days,
                 breaker_after=self.breaker_after,
+                lease=parse_duration(self.lease),
             ),
             self.model,
             key=key,
