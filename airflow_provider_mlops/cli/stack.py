@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 from airflow_provider_mlops.errors import ConfigError, NotFoundError, ServiceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import httpx
 
@@ -258,7 +258,7 @@ class Stack:
         """
         import httpx
 
-        waiting = {
+        waiting: dict[str, tuple[str, Callable[[httpx.Response], bool]]] = {
             "MLflow": (f"{self.mlflow_url}/health", lambda answer: answer.text == "OK"),
             "Airflow": (f"{self.airflow_url}/api/v2/monitor/health", _all_healthy),
         }

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from airflow_provider_mlops.errors import ConfigError
 
@@ -30,10 +31,11 @@ def main(file: str, dag_id: str, output: str) -> int:
     run = dag.test()
     with create_session() as session:
         query = XComModel.get_many(run_id=run.run_id, dag_ids=dag_id, key="return_value")
-        results = {row.task_id: XComModel.deserialize_value(row) for row in session.scalars(query)}
+        found: list[Any] = list(session.scalars(query))
+        results = {row.task_id: XComModel.deserialize_value(row) for row in found}
         tasks = {task.task_id: str(task.state) for task in run.get_task_instances(session=session)}
-    found = {"state": str(run.state), "tasks": tasks, "results": results}
-    Path(output).write_text(json.dumps(found, indent=2, default=str) + "\n")
+    outcome = {"state": str(run.state), "tasks": tasks, "results": results}
+    Path(output).write_text(json.dumps(outcome, indent=2, default=str) + "\n")
     return 0
 
 

@@ -78,9 +78,7 @@ class DataRef:
     def to_dict(self) -> dict[str, Any]:
         """Return a plain mapping without the keys that are not set."""
         return {
-            key: list(value) if key == "columns" else value
-            for key, value in asdict(self).items()
-            if value is not None
+            key: list(value) if key == "columns" else value for key, value in asdict(self).items() if value is not None
         }
 
 

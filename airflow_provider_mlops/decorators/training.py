@@ -60,11 +60,10 @@ class _TrainModelDecoratedOperator(DecoratedOperator, TrainOperator):
             args, kwargs = json.dumps(list(self.op_args)), json.dumps(dict(self.op_kwargs))
         except TypeError as error:
             raise ConfigError(
-                f"@task.train_model: the arguments of {self.python_callable.__name__} must be plain JSON values: {error}."
+                f"@task.train_model: arguments of {self.python_callable.__name__} must be plain JSON values: {error}."
             ) from error
-        text = _SCRIPT.format(
-            source=self.get_python_source(), name=self.python_callable.__name__, args=args, kwargs=kwargs
-        )
+        source: str = self.get_python_source()  # type: ignore[no-untyped-call]
+        text = _SCRIPT.format(source=source, name=self.python_callable.__name__, args=args, kwargs=kwargs)
         folder = storage() / "functions" / hashlib.sha256(text.encode()).hexdigest()[:32]
         folder.mkdir(parents=True, exist_ok=True)
         script = folder / f"{self.python_callable.__name__}.py"
@@ -74,7 +73,9 @@ class _TrainModelDecoratedOperator(DecoratedOperator, TrainOperator):
 
 
 def train_model_task(
-    python_callable: Callable[..., Any] | None = None, multiple_outputs: bool | None = None, **kwargs: Any
+    python_callable: Callable[..., Any] | None = None,
+    multiple_outputs: bool | None = None,  # noqa: FBT001 - the signature of Airflow's decorators
+    **kwargs: Any,
 ) -> TaskDecorator:
     """
     Run a function as a training job, outside of the task process.

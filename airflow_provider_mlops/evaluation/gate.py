@@ -617,7 +617,8 @@ def _summary(outcomes: Sequence[RuleOutcome], trial: _Trial) -> GateDecision:
     first = next(iter([*refused, *open_]), None)
     count = f"{len(outcomes)} rule{'s' if len(outcomes) > 1 else ''}"
     if first is None:
-        held = f"All of {count} hold on {trial.candidate.rows} rows."
+        held = f"All {count} hold" if len(outcomes) > 1 else "The rule holds"
+        held += f" on {trial.candidate.rows} rows."
         note = " First model: nothing was compared." if trial.first_model else ""
         note += " The champion was ignored by unsafe_ignore_champion." if ignored else ""
         verdict, reason, sentence = _PASSED, Reason.HOLDS, held + note

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import TaskGroup
+from airflow.sdk import TaskGroup, XComArg
 
 from airflow_provider_mlops.operators.data import SnapshotDataOperator
 from airflow_provider_mlops.operators.deployment import DeployToLocalOperator
@@ -104,6 +104,11 @@ class Pipeline:
         return [rule.model_dump(exclude_defaults=True) for rule in self.spec.evaluate]
 
 
+def _result(task: BaseOperator, key: str) -> Any:
+    """Return a reference to one key of what *task* will have returned."""
+    return XComArg(task, key)
+
+
 def data_stage(pipeline: Pipeline, line: Line) -> BaseOperator:
     """Prepare (optional), freeze and validate the data. Returns the snapshot."""
     spec = pipeline.spec
@@ -123,7 +128,7 @@ def data_stage(pipeline: Pipeline, line: Line) -> BaseOperator:
                     runs_on=pipeline.runs_on,
                 ),
             )
-            data = {**data, "path": prepared.output["data_uri"]}
+            data = {**data, "path": _result(prepared, "data_uri")}
         snapshot = line.add(
             "snapshot",
             lambda name: SnapshotDataOperator(
@@ -139,8 +144,8 @@ def data_stage(pipeline: Pipeline, line: Line) -> BaseOperator:
             "validate",
             lambda name: ValidateDataOperator(
                 task_id=name,
-                data_uri=snapshot.output["train_uri"],
-                data_digest=snapshot.output["train_digest"],
+                data_uri=_result(snapshot, "data_uri"),
+                data_digest=_result(snapshot, "train_digest"),
                 model=spec.name,
                 label_column=spec.data.label,
                 timestamp_column=spec.data.timestamp,
@@ -162,7 +167,8 @@ def training_stage(pipeline: Pipeline, line: Line, snapshot: BaseOperator) -> tu
             lambda name: _decision(
                 pipeline,
                 name,
-                data_digest=snapshot.output["train_digest"],
+                data_digest=_result(snapshot, "train_digest"),
+                hyperparameters=pipeline.hyperparameters("train", spec.train.hyperparameters),
                 trigger=_TRIGGER,
                 granted_key="{{ (dag_run.conf or {}).get('request_key', '') }}",
             ),
@@ -174,8 +180,8 @@ def training_stage(pipeline: Pipeline, line: Line, snapshot: BaseOperator) -> tu
                 experiment=spec.name,
                 model=spec.name,
                 script=pipeline.locate(spec.train.script),
-                data_uri=snapshot.output["train_uri"],
-                data_digest=snapshot.output["train_digest"],
+                data_uri=_result(snapshot, "train_uri"),
+                data_digest=_result(snapshot, "train_digest"),
                 label_column=spec.data.label,
                 timestamp_column=spec.data.timestamp,
                 entity_column=spec.data.entity,
@@ -184,7 +190,7 @@ def training_stage(pipeline: Pipeline, line: Line, snapshot: BaseOperator) -> tu
                 runs_on=pipeline.runs_on,
                 run_timeout=pipeline.value("train.run_timeout", format_duration(spec.train.run_timeout)),
                 profile_block=_duration(pipeline.window),
-                request_key=decide.output["key"],
+                request_key=_result(decide, "key"),
             ),
         )
         evaluate = line.add(
@@ -192,10 +198,10 @@ def training_stage(pipeline: Pipeline, line: Line, snapshot: BaseOperator) -> tu
             lambda name: EvaluateModelOperator(
                 task_id=name,
                 model=spec.name,
-                run_id=train.output["run_id"],
-                model_uri=train.output["model_uri"],
-                data_uri=snapshot.output["evaluation_uri"],
-                train_uri=snapshot.output["train_uri"],
+                run_id=_result(train, "run_id"),
+                model_uri=_result(train, "model_uri"),
+                data_uri=_result(snapshot, "evaluation_uri"),
+                train_uri=_result(snapshot, "train_uri"),
                 label_column=spec.data.label,
                 timestamp_column=spec.data.timestamp,
                 entity_column=spec.data.entity,
@@ -217,10 +223,10 @@ def release_stage(
             lambda name: RegisterModelOperator(
                 task_id=name,
                 model=spec.name,
-                run_id=train.output["run_id"],
-                model_uri=train.output["model_uri"],
-                data_digest=snapshot.output["data_digest"],
-                gate_digest=evaluate.output["digest"],
+                run_id=_result(train, "run_id"),
+                model_uri=_result(train, "model_uri"),
+                data_digest=_result(snapshot, "data_digest"),
+                gate_digest=_result(evaluate, "digest"),
             ),
         )
         line.add(
@@ -228,9 +234,9 @@ def release_stage(
             lambda name: SmokeTestModelOperator(
                 task_id=name,
                 model=spec.name,
-                version=register.output["version"],
-                predictions_uri=evaluate.output["predictions_uri"],
-                data_uri=snapshot.output["evaluation_uri"],
+                version=_result(register, "version"),
+                predictions_uri=_result(evaluate, "predictions_uri"),
+                data_uri=_result(snapshot, "evaluation_uri"),
                 model_environment=spec.deploy.local.model_environment if spec.deploy else "current",
             ),
         )
@@ -243,9 +249,9 @@ def release_stage(
             lambda name: PromoteModelOperator(
                 task_id=name,
                 model=spec.name,
-                version=register.output["version"],
-                expected_champion=evaluate.output["champion"],
-                gate_digest=evaluate.output["digest"],
+                version=_result(register, "version"),
+                expected_champion=_result(evaluate, "champion"),
+                gate_digest=_result(evaluate, "digest"),
             ),
         )
     return register
@@ -272,7 +278,7 @@ def serving_stage(pipeline: Pipeline, line: Line, register: BaseOperator) -> Non
             lambda name: DeployToLocalOperator(
                 task_id=name,
                 model=pipeline.spec.name,
-                version=register.output["version"],
+                version=_result(register, "version"),
                 plan=plan,
                 port=deploy.local.port,
                 model_environment=deploy.local.model_environment,
@@ -307,7 +313,13 @@ def monitor_stage(pipeline: Pipeline, line: Line) -> None:
     )
     decide = line.add(
         "decide",
-        lambda name: _decision(pipeline, name, data_digest=check.output["data_digest"], trigger="monitor"),
+        lambda name: _decision(
+            pipeline,
+            name,
+            data_digest=_result(check, "data_digest"),
+            hyperparameters=json.dumps(dict(spec.train.hyperparameters), sort_keys=True),
+            trigger="monitor",
+        ),
     )
     if spec.mode != "observe":
         line.add(
@@ -315,15 +327,21 @@ def monitor_stage(pipeline: Pipeline, line: Line) -> None:
             lambda name: TriggerDagRunOperator(
                 task_id=name,
                 trigger_dag_id=f"{spec.name}__train",
-                trigger_run_id=decide.output["run_id"],
-                conf={"request_key": decide.output["key"]},
+                trigger_run_id=_result(decide, "run_id"),
+                conf={"request_key": _result(decide, "key")},
                 skip_when_already_exists=True,
             ),
         )
 
 
 def _decision(
-    pipeline: Pipeline, task_id: str, *, data_digest: Any, trigger: str, granted_key: str = ""
+    pipeline: Pipeline,
+    task_id: str,
+    *,
+    data_digest: Any,
+    hyperparameters: str,
+    trigger: str,
+    granted_key: str = "",
 ) -> DecideRetrainingOperator:
     spec = pipeline.spec
     retrain = spec.retrain
@@ -332,7 +350,7 @@ def _decision(
         model=spec.name,
         data_digest=data_digest,
         script=pipeline.locate(spec.train.script),
-        hyperparameters=pipeline.hyperparameters("train", spec.train.hyperparameters),
+        hyperparameters=hyperparameters,
         trigger=trigger,
         granted_key=granted_key,
         when=list(retrain.when),
@@ -350,14 +368,14 @@ def _approval(pipeline: Pipeline, task_id: str) -> ApprovalOperator:
     from airflow.providers.standard.operators.hitl import ApprovalOperator
 
     approve = pipeline.spec.approve
-    users = [{"id": user, "name": user} for user in approve.assigned_users] if approve else []
+    users: Any = [{"id": user, "name": user} for user in approve.assigned_users] if approve else []
     return ApprovalOperator(
         task_id=task_id,
         subject=f"Promote the new version of {pipeline.spec.name}?",
         body=_EVIDENCE,
         defaults="Reject",
         response_timeout=approve.response_timeout if approve else timedelta(days=2),
-        **({"assigned_users": users} if users else {}),
+        assigned_users=users or None,
     )
 
 
@@ -386,8 +404,8 @@ def _checks_per_30_days(schedule: str | None) -> float:
     line = {"@once": "@yearly", "@quarterly": "0 0 1 */3 *"}.get(schedule, schedule)
     times = croniter(line, begin)
     for _ in range(ticks):
-        last = times.get_next(datetime)
-    return ticks * timedelta(days=30) / (last - begin)
+        last: datetime = times.get_next(datetime)
+    return ticks * (timedelta(days=30) / (last - begin))
 
 
 def _contract(pipeline: Pipeline) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from airflow_provider_mlops.errors import ConfigError, did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from airflow_provider_mlops.pipeline.spec import StepSpec
+    from airflow_provider_mlops.pipeline.spec import StepName, StepSpec
 
 __all__ = ["Line"]
 
@@ -24,8 +24,8 @@ class Line:
     :param own: the ``steps:`` of a specification: by ``STEP``, ``before_STEP`` or ``after_STEP``.
     """
 
-    def __init__(self, own: Mapping[str, StepSpec]) -> None:
-        self._own = own
+    def __init__(self, own: Mapping[StepName, StepSpec]) -> None:
+        self._own: Mapping[str, StepSpec] = dict(own.items())
         self._last: BaseOperator | None = None
 
     def add(self, step: str, make: Callable[[str], BaseOperator]) -> BaseOperator:

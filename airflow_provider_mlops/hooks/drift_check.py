@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from airflow_provider_mlops.errors import ConfigError, NotFoundError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_mlops.data.values import DataRef, Window
     from airflow_provider_mlops.drift.check import DriftReport
     from airflow_provider_mlops.drift.profile import DataProfile
+    from airflow_provider_mlops.hooks.log import Log
 
 __all__ = ["REPORT_ARTIFACT", "DriftCheck", "check_drift"]
 
@@ -29,13 +30,6 @@ REPORT_ARTIFACT = "mlops/drift_report.html"
 
 _HISTORY = 60  # earlier checks that a report shows
 _LONGEST_SENTENCE = 300  # characters of the verdict in XCom; all of it is in the report
-
-
-class Log(Protocol):
-    """What a check needs of a log: Airflow's task logger and Python's own both have it."""
-
-    def info(self, event: str, /, *args: Any) -> Any:
-        """Write a line."""
 
 
 @dataclass(frozen=True)

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 from airflow_provider_mlops.errors import JobFailedError
-from airflow_provider_mlops.hooks.jobs import fresh_number, job_backend, python_of, run_job
+from airflow_provider_mlops.hooks.jobs import fresh_number, identity, job_backend, python_of, run_job
 from airflow_provider_mlops.hooks.mlflow import MlflowHook
 from airflow_provider_mlops.hooks.settings import storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from datetime import timedelta
-    from logging import Logger
 
     import numpy as np
     from airflow.sdk import Context
 
     from airflow_provider_mlops.evaluation import Finding, GateDecision, Rule, Task
+    from airflow_provider_mlops.hooks.log import Log
 
 __all__ = ["Evaluation", "evaluate", "score"]
 
@@ -47,7 +47,7 @@ class Evaluation:
     mlflow_conn_id: str
 
 
-def score(evaluation: Evaluation, context: Context, log: Logger) -> Path:
+def score(evaluation: Evaluation, context: Context, log: Log) -> Path:
     """
     Let both models predict the evaluation rows in a job; return the Parquet file with what they said.
 
@@ -57,9 +57,8 @@ def score(evaluation: Evaluation, context: Context, log: Logger) -> Path:
 
     hook = MlflowHook(evaluation.mlflow_conn_id)
     backend = job_backend(evaluation.runs_on)
-    ti = context["ti"]
-    identity = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
-    job = job_name(*identity, fresh_number(backend, identity))
+    task = identity(context)
+    job = job_name(*task, fresh_number(backend, task))
     output = storage() / "predictions" / evaluation.model / f"{uuid4().hex}.parquet"
     output.parent.mkdir(parents=True, exist_ok=True)
     keep = {rule.per for rule in evaluation.rules if rule.per} | {
@@ -92,7 +91,7 @@ def score(evaluation: Evaluation, context: Context, log: Logger) -> Path:
     return output
 
 
-def evaluate(evaluation: Evaluation, context: Context, log: Logger) -> tuple[GateDecision, Path]:
+def evaluate(evaluation: Evaluation, context: Context, log: Log) -> tuple[GateDecision, Path]:
     """Score both models, look for leaks between training and evaluation rows, and return the gate's decision."""
     from airflow_provider_mlops.adapters.predictions import read_anchor, read_predictions, read_summary
     from airflow_provider_mlops.evaluation import decide

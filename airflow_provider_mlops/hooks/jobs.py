@@ -11,11 +11,13 @@ from airflow_provider_mlops.hooks.settings import require_local_executor, storag
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from logging import Logger
 
+    from airflow.sdk import Context
+
+    from airflow_provider_mlops.hooks.log import Log
     from airflow_provider_mlops.jobs import JobBackend, JobSpec, JobStatus
 
-__all__ = ["fresh_number", "job_backend", "python_of", "run_job"]
+__all__ = ["fresh_number", "identity", "job_backend", "python_of", "run_job"]
 
 _POLL = 0.2  # seconds
 _KINDS = ("process",)
@@ -24,8 +26,9 @@ _TAIL = 20  # lines of the log that an error repeats
 
 def _kind_and_options(runs_on: str | Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     """Return ``("process", {"python": ...})`` for what a user writes: ``process`` or ``{process: {...}}``."""
+    options: Mapping[str, Any] = {}
     if isinstance(runs_on, str):
-        kind, options = runs_on, {}
+        kind = runs_on
     elif len(runs_on) == 1:
         kind, options = next((key, value or {}) for key, value in runs_on.items())
     else:
@@ -49,17 +52,23 @@ def job_backend(runs_on: str | Mapping[str, Any]) -> JobBackend:
     return ProcessBackend(storage() / "jobs")
 
 
-def fresh_number(backend: JobBackend, identity: tuple[str, str, str, int]) -> int:
+def identity(context: Context) -> tuple[str, str, str, int]:
+    """Return what names a task instance over all its attempts: DAG, run, task, and map index (-1: not mapped)."""
+    ti = context["ti"]
+    return ti.dag_id, ti.run_id, ti.task_id, -1 if ti.map_index is None else ti.map_index
+
+
+def fresh_number(backend: JobBackend, task: tuple[str, str, str, int]) -> int:
     """Return the lowest number of a job of this task instance that was never submitted: for jobs cheap to repeat."""
     from airflow_provider_mlops.jobs import JobPhase, job_name
 
     n = 1
-    while backend.status(job_name(*identity, n)).phase is not JobPhase.UNKNOWN:
+    while backend.status(job_name(*task, n)).phase is not JobPhase.UNKNOWN:
         n += 1
     return n
 
 
-def run_job(backend: JobBackend, spec: JobSpec, log: Logger) -> tuple[JobStatus, str]:
+def run_job(backend: JobBackend, spec: JobSpec, log: Log) -> tuple[JobStatus, str]:
     """
     Submit *spec* if it is not there yet, copy its log line by line to *log*, wait for its end.
 

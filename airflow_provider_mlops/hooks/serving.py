@@ -18,7 +18,7 @@ from airflow_provider_mlops.errors import (
     RolloutFailedError,
     SmokeTestFailedError,
 )
-from airflow_provider_mlops.hooks.jobs import fresh_number, job_backend
+from airflow_provider_mlops.hooks.jobs import fresh_number, identity, job_backend
 from airflow_provider_mlops.hooks.journal import record_once
 from airflow_provider_mlops.hooks.mlflow import MlflowHook
 from airflow_provider_mlops.hooks.settings import require_local_executor, storage
@@ -26,12 +26,12 @@ from airflow_provider_mlops.hooks.training import PROFILE_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from logging import Logger
     from pathlib import Path
 
     from airflow.sdk import Context
 
     from airflow_provider_mlops.adapters.rollout.local import LocalTarget
+    from airflow_provider_mlops.hooks.log import Log
     from airflow_provider_mlops.rollout import RolloutState
     from airflow_provider_mlops.serving.smoke import Golden
 
@@ -75,7 +75,7 @@ class SmokeTest:
     mlflow_conn_id: str
 
 
-def smoke_test(test: SmokeTest, context: Context, log: Logger) -> dict[str, Any]:
+def smoke_test(test: SmokeTest, context: Context, log: Log) -> dict[str, Any]:
     """
     Start the version's server as a job, probe it, stop it; return what was measured.
 
@@ -89,9 +89,8 @@ def smoke_test(test: SmokeTest, context: Context, log: Logger) -> dict[str, Any]
     folder = local_model(test.model, test.version, test.mlflow_conn_id)
     python = interpreter(test.model_environment, folder, storage() / "serving" / ".environments")
     backend = job_backend("process")
-    ti = context["ti"]
-    identity = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
-    name = job_name(*identity, fresh_number(backend, identity))
+    task = identity(context)
+    name = job_name(*task, fresh_number(backend, task))
     port = _free_port()
     profile = ["--profile", str(folder / PROFILE_FILE)] if (folder / PROFILE_FILE).exists() else []
     command = [
@@ -178,7 +177,7 @@ def _package_path() -> dict[str, str]:
 
 def _tail(logs: Any, name: str) -> str:
     text, offset = logs(name, 0)
-    whole = text
+    whole = str(text)
     while text:
         text, offset = logs(name, offset)
         whole += text
@@ -220,7 +219,7 @@ def serves(model: str) -> str | None:
     return state.serving[0] if state is not None and state.serving is not None else None
 
 
-def deploy(deployment: Deployment, context: Context, log: Logger) -> dict[str, Any]:
+def deploy(deployment: Deployment, context: Context, log: Log) -> dict[str, Any]:
     """
     Drive the rollout of a version to its end and journal its steps.
 

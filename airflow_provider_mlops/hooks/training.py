@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_mlops.errors import ConfigError, JobFailedError
-from airflow_provider_mlops.hooks.jobs import job_backend, python_of, run_job
+from airflow_provider_mlops.hooks.jobs import identity, job_backend, python_of, run_job
 from airflow_provider_mlops.hooks.journal import record_once
 from airflow_provider_mlops.hooks.mlflow import MlflowHook
 from airflow_provider_mlops.hooks.settings import storage
@@ -15,13 +15,13 @@ from airflow_provider_mlops.hooks.settings import storage
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import timedelta
-    from logging import Logger
     from pathlib import Path
 
     from airflow.sdk import Context
 
     from airflow_provider_mlops.adapters.code import FrozenScript
     from airflow_provider_mlops.data.values import DataRef, DataVersion
+    from airflow_provider_mlops.hooks.log import Log
     from airflow_provider_mlops.jobs import JobBackend, JobSpec, LoggedModel, Run
 
 __all__ = ["PROFILE_PATH", "Training", "hyperparameters_of", "train"]
@@ -62,7 +62,7 @@ def hyperparameters_of(value: str | Mapping[str, Any] | None) -> dict[str, Any]:
     return dict(value)
 
 
-def train(training: Training, context: Context, log: Logger) -> tuple[Run, LoggedModel]:
+def train(training: Training, context: Context, log: Log) -> tuple[Run, LoggedModel]:
     """
     Bring *training* to its end and return the MLflow run with the one model that it logged.
 
@@ -84,11 +84,10 @@ def train(training: Training, context: Context, log: Logger) -> tuple[Run, Logge
     key = training.request_key or request_key(
         training.model, training.data.digest, code.digest, training.hyperparameters
     )
-    ti = context["ti"]
-    identity = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
+    task = identity(context)
     while True:
         run, n = _run_to_work_on(training, context, code, experiment_id)
-        name = job_name(*identity, n)
+        name = job_name(*task, n)
         if next_step(backend.status(name).phase) is not Step.REPLACE:
             break
         log.warning("Job %s was lost together with the task attempt that started it. It is run again.", name)
@@ -140,16 +139,15 @@ def _run_to_work_on(training: Training, context: Context, code: FrozenScript, ex
     from airflow_provider_mlops.jobs.identity import GENERATION_TAG, Adopt, identity_tags, next_attempt
 
     tracking = MlflowHook(training.mlflow_conn_id).tracking
-    ti = context["ti"]
-    identity = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
+    task = identity(context)
     # Airflow raises max_tries when a task is cleared, and leaves it alone when it retries.
-    generation = str(ti.max_tries)
+    generation = str(context["ti"].max_tries)
     while True:
-        step = next_attempt(tracking.find_runs(experiment_id, tags=identity_tags(*identity)), generation)
+        step = next_attempt(tracking.find_runs(experiment_id, tags=identity_tags(*task)), generation)
         if isinstance(step, Adopt):
             return step.run, step.n
         tags = {
-            **identity_tags(*identity, step.n),
+            **identity_tags(*task, step.n),
             GENERATION_TAG: generation,
             "mlops.data_digest": training.data.digest,
             "mlops.data_uri": training.data.uri,
@@ -158,10 +156,10 @@ def _run_to_work_on(training: Training, context: Context, code: FrozenScript, ex
             "mlops.hyperparameters": json.dumps(dict(training.hyperparameters), sort_keys=True),
             **({"mlflow.source.git.commit": code.commit} if code.commit else {}),
         }
-        tracking.create_run(experiment_id, name=f"{ti.dag_id} {ti.run_id}", tags=tags)
+        tracking.create_run(experiment_id, name=f"{task[0]} {task[1]}", tags=tags)
 
 
-def _finish(training: Training, backend: JobBackend, spec: JobSpec, run: Run, log: Logger) -> LoggedModel:
+def _finish(training: Training, backend: JobBackend, spec: JobSpec, run: Run, log: Log) -> LoggedModel:
     """Wait for the job, check what it owes, and add the profile of its data to the run."""
     tracking = MlflowHook(training.mlflow_conn_id).tracking
     status, tail = run_job(backend, spec, log)

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
+    from airflow_provider_mlops.promotion import ForeignChange
+
 __all__ = ["PromoteModelOperator", "RegisterModelOperator", "RollbackModelOperator", "SmokeTestModelOperator"]
 
 
@@ -227,7 +229,7 @@ class PromoteModelOperator(MlopsOperator):
         expected_champion: str | None = None,
         gate_digest: str | None = None,
         alias: str = "champion",
-        on_foreign_change: str = "fail",
+        on_foreign_change: ForeignChange = "fail",
         allow_downgrade: bool = False,
         unsafe_override: str | None = None,
         mlflow_conn_id: str = "mlflow_default",

@@ -56,16 +56,15 @@ class PrepareDataOperator(MlopsOperator):
         from airflow_provider_mlops.adapters.code import freeze_script
         from airflow_provider_mlops.data.values import parse_duration
         from airflow_provider_mlops.errors import JobFailedError
-        from airflow_provider_mlops.hooks.jobs import fresh_number, job_backend, python_of, run_job
+        from airflow_provider_mlops.hooks.jobs import fresh_number, identity, job_backend, python_of, run_job
         from airflow_provider_mlops.hooks.settings import storage
         from airflow_provider_mlops.hooks.training import hyperparameters_of
         from airflow_provider_mlops.jobs import JobSpec, job_name
 
         backend = job_backend(self.runs_on)
         code = freeze_script(Path(self.script), storage())
-        ti = context["ti"]
-        identity = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
-        name = job_name(*identity, fresh_number(backend, identity))
+        task = identity(context)
+        name = job_name(*task, fresh_number(backend, task))
         output = storage() / "prepared" / name
         output.mkdir(parents=True)
         spec = JobSpec(

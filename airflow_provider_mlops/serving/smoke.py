@@ -97,7 +97,7 @@ def probe(url: str, golden: Sequence[Golden], *, tolerance: float) -> Probe:
             answer = http.post("/invocations", content=body, headers={"Content-Type": "application/json"})
             if not 400 <= answer.status_code < 500:
                 raise SmokeTestFailedError(
-                    f"Malformed input {body[:60]!r} was answered {answer.status_code} instead of 4xx: {answer.text[:300]}"
+                    f"Malformed input {body[:60]!r} got {answer.status_code} instead of 4xx: {answer.text[:300]}"
                 )
         if http.get("/ping").status_code != 200:
             raise SmokeTestFailedError("The server does not answer any more after malformed input.")
