@@ -362,7 +362,7 @@ Ctrl-C stops everything.""",
             self.follow("train", decision["run_id"])
             gate = self.result("train", decision["run_id"], "training.evaluate")
             served = self.result("train", decision["run_id"], "serving.deploy")
-            self.say(f"      gate: {gate.get('verdict')}: {gate.get('sentence')}")
+            self.say(f"      gate: {gate.get('verdict')}: {' '.join(gate.get('rules', []))}")
             deadline = time.monotonic() + 10
             while served and not client.answers[served["version"]] and time.monotonic() < deadline:
                 time.sleep(0.2)

@@ -310,7 +310,8 @@ def _conclude(
     """Return verdict, reason code, sentence and top columns of the window."""
     if violations:
         top = tuple(violation.column for violation in violations)
-        more = f" {len(top) - 1} more columns are broken." if len(top) > 1 else ""
+        rest = ", ".join(repr(name) for name in top[1:4]) + (", ..." if len(top) > 4 else "")
+        more = f" Also broken: {rest}." if len(top) > 1 else ""
         return Verdict.BAD_DATA, violations[0].code, violations[0].sentence + more, top
     counting = [column for column in columns.values() if column.counts]
     drifted = [column for column in counting if column.verdict is Verdict.DRIFT]

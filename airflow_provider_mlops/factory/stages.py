@@ -388,7 +388,7 @@ _EVIDENCE = """\
 | Candidate | {{ model['model'] }} version {{ model['version'] }} |
 | Champion | {{ 'version ' ~ gate['champion'] if gate['champion'] else 'none yet' }} |
 | Gate | **{{ gate['verdict'] }}** ({{ gate['reason'] }}) |
-| Why | {{ gate['sentence'] }} |
+| Why | {{ gate['sentence'] }} {{ gate['rules'] | join(' ') }} |
 | Smoke test | {{ probe }} |
 | Decision digest | `{{ gate['digest'] }}` |
 """

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["EvaluateModelOperator"]
 
+_LISTED = 8  # sentences about rules in the result
+
 
 class EvaluateModelOperator(MlopsOperator):
     """
@@ -24,7 +26,8 @@ class EvaluateModelOperator(MlopsOperator):
     A job scores both models on the same frozen rows; the gate then computes metrics with paired intervals. The
     decision is journalled and stored in the candidate's MLflow run (``mlops/gate.json``).
 
-    Returns ``{"verdict", "reason", "sentence", "digest", "champion", "run_id", "experiment_id", "predictions_uri"}``.
+    Returns ``{"verdict", "reason", "sentence", "digest", "champion", "run_id", "experiment_id", "predictions_uri",
+    "rules"}``, the last a sentence per rule (eight at most; all of them are in the run).
     A candidate that does not pass skips all that comes after, or fails the task.
 
     :param model: name of the registered model. (templated)
@@ -170,6 +173,7 @@ class EvaluateModelOperator(MlopsOperator):
             "run_id": self.run_id,
             "experiment_id": tracking.run(self.run_id).experiment_id,
             "predictions_uri": str(predictions),
+            "rules": [outcome.sentence for outcome in decision.rules][:_LISTED],
         }
         if not decision.passed:
             if self.if_refused == "fail":
