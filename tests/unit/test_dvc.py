@@ -95,7 +95,6 @@ class Repository:
 
 @pytest.fixture
 def repository(tmp_path):
-    pytest.importorskip("dvc", reason="the extra dvc is not installed")
     return Repository(tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import sklearn.metrics as skm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -10,7 +11,6 @@ from airflow_provider_mlops.evaluation.metrics import METRICS, find_metric, lack
 from airflow_provider_mlops.evaluation.samples import Sample, class_order, encode, missing, sample
 from airflow_provider_mlops.evaluation.values import Finding, GatePolicy, Reason
 
-skm = pytest.importorskip("sklearn.metrics")
 POLICY = GatePolicy(quantile=0.9)
 
 

@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import airflow_provider_mlops
 from airflow_provider_mlops.adapters.predictions import read_anchor, read_predictions, read_summary
 from airflow_provider_mlops.errors import DataError
 
-pd = pytest.importorskip("pandas")
 SCRIPT = Path(airflow_provider_mlops.__file__).parent / "serving" / "score.py"
 ROWS = 400
 

@@ -382,11 +382,28 @@ def test_a_column_that_parquet_cannot_hold_is_said_so(tmp_path, store):
         store.freeze(DataRef(path=str(tmp_path / "x.arrow"), label="label"))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_may_not_be_written_is_named(source, tmp_path):
+@pytest.fixture
+def somebody():
+    """Not root, who may write everywhere."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_folder_that_may_not_be_written_is_named(source, tmp_path, request):
+    rows = source(TWO)
+    SnapshotStore(tmp_path / "open").freeze(rows)
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
     tmp_path.joinpath("locked").mkdir(mode=0o500)
+    request.getfixturevalue("somebody")
     with pytest.raises(ConfigError, match=r"locked.*Permission denied"):
-        SnapshotStore(tmp_path / "locked").freeze(source(TWO))
+        SnapshotStore(tmp_path / "locked").freeze(rows)
 
 
 def test_a_file_where_the_folder_should_be_is_named(source, tmp_path):
