@@ -64,7 +64,7 @@ def get_provider_info() -> dict[str, Any]:
         "task-decorators": [
             {"name": "train_model", "class-name": f"{_PACKAGE}.decorators.training.train_model_task"},
         ],
-        "asset-uris": [{"schemes": ["mlops-drift"], "handler": None}],
+        "asset-uris": [{"schemes": ["mlops-drift", "mlops-data"], "handler": None}],
         "cli": [f"{_PACKAGE}.cli.airflow_commands.get_commands"],
         "config": {
             "mlops": {

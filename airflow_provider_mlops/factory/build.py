@@ -7,7 +7,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import DAG, Param, conf, get_parsing_context
+from airflow.sdk import (
+    DAG,
+    Asset,
+    AssetOrTimeSchedule,
+    AssetWatcher,
+    CronTriggerTimetable,
+    Param,
+    conf,
+    get_parsing_context,
+)
 
 from airflow_provider_mlops.errors import ConfigError, DataError, GateRefused, JobFailedError, did_you_mean
 from airflow_provider_mlops.factory.stages import (
@@ -89,7 +98,7 @@ def _training_dag(pipeline: Pipeline, dag_id: str) -> DAG:
     with _dag(
         pipeline,
         dag_id,
-        schedule=spec.schedule if "schedule" in spec.retrain.when else None,
+        schedule=_training_schedule(pipeline),
         what="Continuous training",
         form=form,
     ) as dag:
@@ -109,7 +118,24 @@ def _monitor_dag(pipeline: Pipeline, dag_id: str) -> DAG:
     return dag
 
 
-def _dag(pipeline: Pipeline, dag_id: str, *, schedule: str | None, what: str, form: Mapping[str, Param]) -> DAG:
+def _training_schedule(pipeline: Pipeline) -> Any:
+    """Return what starts the training DAG: time, new data at the path, either, or only a person and the monitor."""
+    spec = pipeline.spec
+    time = spec.schedule if "schedule" in spec.retrain.when else None
+    if "new_data" not in spec.retrain.when:
+        return time
+    from airflow_provider_mlops.triggers.data import NewDataTrigger
+
+    watcher = AssetWatcher(
+        name=f"{spec.name} data", trigger=NewDataTrigger(path=pipeline.locate(spec.data.path), seen="")
+    )
+    data = Asset(name=f"mlops data of {spec.name}", uri=f"mlops-data://{spec.name}", watchers=[watcher])
+    if time is None:
+        return [data]
+    return AssetOrTimeSchedule(timetable=CronTriggerTimetable(time, timezone="UTC"), assets=[data])
+
+
+def _dag(pipeline: Pipeline, dag_id: str, *, schedule: Any, what: str, form: Mapping[str, Param]) -> DAG:
     spec = pipeline.spec
     as_of = Param(
         None,

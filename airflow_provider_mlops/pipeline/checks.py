@@ -126,6 +126,12 @@ def _monitor(spec: PipelineSpec) -> Iterator[Problem]:
             "'drift' needs a monitor, and this pipeline has none. Add monitor: {schedule: \"@daily\"}, or take 'drift' "
             "out.",
         )
+    if spec.schedule is not None and "schedule" not in retrain.when:
+        yield Problem(
+            ("schedule",),
+            f"{spec.schedule!r} starts nothing, because retrain.when does not hold 'schedule'. Add it there, or take the "
+            "schedule out.",
+        )
     if retrain.violating_windows > retrain.of_last:
         yield Problem(
             ("retrain", "violating_windows"),

@@ -231,6 +231,13 @@ MISTAKES = {
             "take 'drift' out."
         ),
     ),
+    "a schedule that starts nothing": (
+        {"schedule": '"@daily"', "retrain": "{when: [new_data]}"},
+        (
+            "5: schedule: '@daily' starts nothing, because retrain.when does not hold 'schedule'. Add it there, or take "
+            "the schedule out."
+        ),
+    ),
     "more windows than are looked at": (
         {"retrain": "{violating_windows: 4}"},
         "5: retrain.violating_windows: 4 of the last 3 windows can never be. Write at most 3, or raise of_last.",
