@@ -129,8 +129,8 @@ def _monitor(spec: PipelineSpec) -> Iterator[Problem]:
     if spec.schedule is not None and "schedule" not in retrain.when:
         yield Problem(
             ("schedule",),
-            f"{spec.schedule!r} starts nothing, because retrain.when does not hold 'schedule'. Add it there, or take the "
-            "schedule out.",
+            f"{spec.schedule!r} starts nothing, because retrain.when does not hold 'schedule'. Add it there, or take "
+            "the schedule out.",
         )
     if retrain.violating_windows > retrain.of_last:
         yield Problem(
