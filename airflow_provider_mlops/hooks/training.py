@@ -91,8 +91,8 @@ def train(training: Training, context: Context, log: Log) -> tuple[Run, LoggedMo
         if next_step(backend.status(name).phase) is not Step.REPLACE:
             break
         log.warning("Job %s was lost together with the task attempt that started it. It is run again.", name)
+        tracking.end_run(run.run_id, "KILLED")  # the tag comes last: without it the next attempt does this again
         tracking.log(run.run_id, tags={OUTCOME_TAG: Outcome.LOST.value})
-        tracking.end_run(run.run_id, "KILLED")
     log.info("Training in MLflow run %s as job %s.", run.run_id, name)
     started = payloads.training_started(key=key, run_id=run.run_id, data_digest=training.data.digest, job=name)
     record_once(training.model, kinds.TRAINING_STARTED, started, context, once=("run_id",))
@@ -122,15 +122,15 @@ def train(training: Training, context: Context, log: Log) -> tuple[Run, LoggedMo
             key=key, run_id=run.run_id, reason=outcome.value, sentence=str(error).split("\n", 1)[0]
         )
         record_once(training.model, kinds.TRAINING_FAILED, failed, context, once=("run_id",))
-        tracking.log(run.run_id, tags={OUTCOME_TAG: outcome.value})
         tracking.end_run(run.run_id, "FAILED")
+        tracking.log(run.run_id, tags={OUTCOME_TAG: outcome.value})
         raise
     finished = payloads.training_finished(
         key=key, run_id=run.run_id, metrics=tracking.run(run.run_id).metrics, model_uri=model.uri
     )
     record_once(training.model, kinds.TRAINING_FINISHED, finished, context, once=("run_id",))
-    tracking.log(run.run_id, tags={OUTCOME_TAG: Outcome.SUCCEEDED.value})
     tracking.end_run(run.run_id, "FINISHED")
+    tracking.log(run.run_id, tags={OUTCOME_TAG: Outcome.SUCCEEDED.value})
     return run, model
 
 
