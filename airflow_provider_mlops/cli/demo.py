@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import threading
 import time
 from collections import Counter
@@ -34,6 +35,9 @@ _RUN_WITHIN = 300.0  # seconds for one DAG run
 
 def run(arguments: Namespace) -> int:
     """Tell the whole story. Returns 0 when every act came out as told."""
+    # A `kill` and a closed terminal end the demo as Ctrl-C does, and so leave no process behind.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     return Demo(Path(arguments.folder), once=arguments.once).run()
 
 
