@@ -105,7 +105,8 @@ class ColumnReport:
     """
     What was found in one column.
 
-    :param reason: code, such as ``distribution``, ``too_small`` or ``natural_variation``.
+    :param reason: code, such as ``distribution``, ``too_small``, ``usual`` (moved, as blocks of the reference do) or
+        ``natural_variation``.
     :param effect: size of the change, 0..1; ``None`` when it was not measured.
     :param effect_low: lower end of its 95 % interval.
     :param effect_high: upper end of its 95 % interval.
@@ -446,6 +447,8 @@ def _number_test(name: str, ask: _Ask, variance: statistics.BlockVariance | None
     if variance is not None:
         factor = variance.variance_factor(n, m)
         p = max(p, statistics.t_kolmogorov_p(distance / math.sqrt(factor), variance.degrees))
+        if p <= ask.policy.alpha:
+            p = max(p, statistics.rank_p(distance, statistics.block_distances(_filled(before.blocks[ask.blocks]))))
         natural = statistics.t_kolmogorov_limit(ask.level, variance.degrees) * math.sqrt(factor)
     return _Test(
         column=name,
@@ -537,14 +540,18 @@ def _cells_between_blocks(
     middle, usual = (old / n + new / m) / 2, shares.mean(axis=0)
     scale, spread = middle * (1 - middle), usual * (1 - usual)
     factor = np.divide(shares.var(axis=0, ddof=1), spread, out=np.zeros_like(spread), where=spread > 0)
-    own = factor * (1 + 1 / between.blocks) + max(0.0, 1 / m - 1 / between.block_rows)
-    variance = scale * np.maximum(own, between.variance_factor(n, m))  # a cell that bursts varies more as it grows
+    needed = factor * (1 + 1 / between.blocks) + max(0.0, 1 / m - 1 / between.block_rows)
+    variance = scale * np.maximum(needed, between.variance_factor(n, m))  # a cell that bursts varies more as it grows
     gaps = new / m - old / n
+    rest = statistics.others(shares)
+    own = np.abs(shares - rest)
     smallest = min(
-        statistics.share_t_p(float(gap), float(spread), between.degrees)
-        for gap, spread in zip(gaps, variance, strict=True)
+        max(statistics.share_t_p(float(gap), float(spread), between.degrees), statistics.rank_p(abs(float(gap)), far))
+        for gap, spread, far in zip(gaps, variance, own.T, strict=True)
     )
     overall = statistics.shares_f_p(old / n, new / m, shares, (n, m), between.block_rows)
+    distance = float(statistics.shares_distance(old / n, new / m))
+    overall = max(overall, statistics.rank_p(distance, statistics.shares_distance(rest, shares)))
     return min(1.0, 2 * min(smallest * int((old + new > 0).sum()), overall)), float(variance.max())
 
 
@@ -562,7 +569,9 @@ def _missing_test(name: str, ask: _Ask) -> _Test:
         shares = before.block_missing[ask.blocks] / rows
         own = float(shares.var(ddof=1)) * (1 + 1 / rows.size) + scale * max(0.0, 1 / m - 1 / float(rows.mean()))
         variance = max(variance, own)
+        moved = np.abs(shares - statistics.others(shares[:, None])[:, 0])
         p = max(p, statistics.share_t_p(y / m - x / n, variance, rows.size - 1))
+        p = max(p, statistics.rank_p(abs(y / m - x / n), moved))
         natural = -float(stdtrit(rows.size - 1, ask.level / 2)) * math.sqrt(variance)
     return _Test(
         column=name,
@@ -628,6 +637,8 @@ def _column_report(
         verdict, reason, needed = Verdict.INSUFFICIENT, "too_few_rows", main.rows_needed
     elif significant:
         main, reason = significant[0], "too_small"
+    elif main.effect >= floor and main.natural_limit >= floor:
+        reason = "usual"
     return ColumnReport(
         name=name,
         verdict=verdict,
@@ -636,7 +647,7 @@ def _column_report(
         effect=main.effect,
         effect_low=max(0.0, main.effect - main.half_width),
         effect_high=min(1.0, main.effect + main.half_width),
-        limit=min(1.0, main.limit),
+        limit=min(1.0, main.limit, main.effect) if fired else min(1.0, main.limit),
         p=main.p,
         p_adjusted=adjusted[id(main)],
         importance=importance,
@@ -670,6 +681,7 @@ def _sentence(reason: str, test: _Test, floor: float) -> str:
         "new_values": f"{numbers.get('new_rows')} rows of {name} ({test.effect:.1%}) hold "
         f"{numbers.get('new_values')} values that the reference never held.",
         "steady": f"{name} did not move: {size}.",
+        "usual": f"{name} moved by {size}, as the reference's own time blocks do; {test.limit:.3f} is the limit here.",
         "too_small": f"{name} moved, but only by {size}; less than {floor:g} is ignored.",
         "natural_variation": f"{name} varies so much between the reference's own time blocks that only a move of over "
         f"{min(1.0, test.limit):.2f} could be told from it. A longer reference helps.",

@@ -155,7 +155,12 @@ def _value_violations(
 ) -> Iterator[Violation]:
     if not column.values or not reference.values:
         return
-    if _constant(column) and not _constant(reference) and _largest_share(reference) ** column.values < _CHANCE:
+    if (
+        _constant(column)
+        and not _constant(reference)
+        and _largest_share(reference) ** column.values < _CHANCE
+        and not _has_constant_block(reference)
+    ):
         yield Violation(
             name,
             "constant",
@@ -199,6 +204,15 @@ def _constant(column: ColumnProfile) -> bool:
     if column.numbers is not None:
         return column.numbers.finite == column.numbers.rows and column.numbers.minimum == column.numbers.maximum
     return column.categories is not None and not column.categories.tail_rows and len(column.categories.counts) == 1
+
+
+def _has_constant_block(column: ColumnProfile) -> bool:
+    """Return whether a time block of the reference held one value only, as a holiday's flag does for most weeks."""
+    counts = column.numbers or column.categories
+    if counts is None or not counts.blocks.size:
+        return False
+    rows = counts.blocks.sum(axis=1)
+    return bool(((counts.blocks.max(axis=1) == rows) & (rows > 1)).any())
 
 
 def _largest_share(column: ColumnProfile) -> float:

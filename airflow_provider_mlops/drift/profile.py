@@ -48,6 +48,7 @@ SCHEMA_VERSION = 1
 MIN_BLOCKS = 6  # fewer blocks cannot estimate a variance
 MIN_BLOCK_SHARE = 0.1  # a block with fewer rows than this share of the median block is a gap in the data
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_STEPS = (86_400, 3_600, 60)  # seconds; rows of one day, hour or minute are often stamped with its beginning
 BLOCK_TOLERANCE = 0.05  # share of a block that may lack at the ends of the data before the block counts as partial
 
 
@@ -249,15 +250,18 @@ class DataProfile:
         """
         Return the positions, shape ``(k,)``, in `blocks` of the blocks that the data covers in full.
 
-        A block at either end of the data counts when at most 5 % of it (or one mean gap between rows) lacks; a block
-        with under a tenth of the median block's rows is a gap in the data and does not count.
+        A block at either end of the data counts when at most 5 % of it lacks, or one mean gap between rows, or one day,
+        hour or minute when the data begins and ends on whole ones; a block with under a tenth of the median block's
+        rows is a gap in the data and does not count.
         """
         if self.block is None or self.origin is None or self.start is None or self.end is None or not self.blocks:
             return np.zeros(0, dtype=np.int64)
         length = self.block.total_seconds()
         first = (_instant(self.start) - _instant(self.origin)).total_seconds()
         last = (_instant(self.end) - _instant(self.origin)).total_seconds()
-        slack = max(BLOCK_TOLERANCE * length, (last - first) / max(self.rows - 1, 1) * 1.01)
+        begin = _instant(self.start).timestamp()
+        steps = (step for step in _STEPS if step <= length and begin % step == 0 == (last - first) % step)
+        slack = max(BLOCK_TOLERANCE * length, (last - first) / max(self.rows - 1, 1) * 1.01, next(steps, 0))
         begins = np.asarray(self.blocks, dtype=np.float64) * length
         covered = (begins + slack >= first) & (begins + length - slack <= last)
         rows = np.asarray(self.block_rows)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BlockVariance",
     "adjust",
+    "block_distances",
     "block_variance",
     "cells_p",
     "chi_square_p",
@@ -35,7 +36,10 @@ __all__ = [
     "ks_distance",
     "moderate",
     "new_values_p",
+    "others",
+    "rank_p",
     "share_t_p",
+    "shares_distance",
     "shares_f_p",
     "t_kolmogorov_limit",
     "t_kolmogorov_p",
@@ -179,6 +183,38 @@ def block_variance(shares: Array, block_rows: float) -> BlockVariance:
     return BlockVariance(factor, shares.shape[0] - 1, shares.shape[0], block_rows)
 
 
+def others(blocks: Array) -> Array:
+    """Return, per block, the mean of the other blocks: shape ``(k, cells)``, as *blocks*."""
+    mean: Array = (blocks.sum(axis=0) - blocks) / (blocks.shape[0] - 1)
+    return mean
+
+
+def block_distances(counts: Counts) -> Array:
+    """Return the KS distance of each block from all others together, shape ``(k,)``; *counts* is ``(k, bins)``."""
+    cumulated = counts.cumsum(axis=1)
+    rest = cumulated.sum(axis=0) - cumulated
+    gaps: Array = np.abs(cumulated / cumulated[:, -1:] - rest / rest[:, -1:]).max(axis=1)
+    return gaps
+
+
+def rank_p(distance: float, own: Array) -> float:
+    """
+    Return a lower bound of the p of *distance* when some block of the reference moved as far, else 0.
+
+    Blocks and window are exchangeable without drift: with ``r`` of ``k`` blocks as far from the rest, the window's
+    distance has a p of ``(1 + r) / (k + 1)``. It guards laws with thin tails against blocks that now and then jump (a
+    sale, a holiday); where no block moved as far it says nothing.
+
+    :param own: the same distance of each block from the others, shape ``(k,)``.
+
+    >>> import numpy as np
+    >>> rank_p(0.2, np.array([0.1, 0.3, 0.1])), rank_p(0.4, np.array([0.1, 0.3, 0.1]))
+    (0.5, 0.0)
+    """
+    as_far = int((own >= distance * (1 - 1e-9)).sum())
+    return (1 + as_far) / (own.size + 1) if as_far else 0.0
+
+
 def moderate(factors: Array, degrees: int) -> tuple[Array, float]:
     """
     Return variances drawn towards their common value, and their degrees of freedom, by empirical Bayes.
@@ -248,8 +284,15 @@ def shares_f_p(reference: Array, current: Array, blocks: Array, rows: tuple[int,
     between, squared = float(np.trace(gram)), float((gram**2).sum())
     expected = max(between * (1 + 1 / k) + chance * max(0.0, 1 / m - 1 / block_rows), chance * (1 / m + 1 / n))
     freedom = between**2 / squared if squared > 0 else 1.0
-    distance = float((2 * np.square(q - p) / (p + q)).sum())
+    distance = float(shares_distance(p, q))
     return float(fdtrc(freedom, k - 1, distance / expected)) if expected > 0 else float(distance == 0)
+
+
+def shares_distance(p: Array, q: Array) -> Array:
+    """Return ``sum 2 (q - p)^2 / (p + q)`` over the last axis, shape ``(..., cells)``; cells with no share count 0."""
+    both = p + q
+    distance: Array = np.divide(2 * np.square(q - p), both, out=np.zeros_like(both), where=both > 0).sum(axis=-1)
+    return distance
 
 
 # Categories and shares

@@ -233,6 +233,36 @@ def test_a_column_that_varies_wildly_is_insufficient_not_no_drift():
     assert report.verdict is Verdict.INSUFFICIENT
 
 
+def weeks(shares, rows_per_week=700, seed=0):
+    """Return a flag with one share per week; the values of a second column are noise."""
+    rng = np.random.default_rng(seed)
+    flags = np.concatenate([np.arange(rows_per_week) < round(share * rows_per_week) for share in shares])
+    at = [ORIGIN + timedelta(weeks=w, minutes=10 * i) for w in range(len(shares)) for i in range(rows_per_week)]
+    return {"sale": flags, "x": rng.normal(size=flags.size) + 1.5 * flags, "at": pa.array(at)}
+
+
+@pytest.mark.parametrize(("share", "reason"), [(0.64, "usual"), (0.95, "distribution")])
+def test_a_window_that_moved_no_further_than_some_week_of_the_reference_is_usual(share, reason):
+    reference = reference_of(weeks([0.36] * 20 + [0.66] + [0.36] * 5), block=timedelta(weeks=1))
+    report = judged(reference, weeks([share], seed=1), DriftPolicy(ignore_shift_below=0.1))
+    assert {column.reason for column in report.columns.values()} == {reason}
+    assert report.drifted is (reason == "distribution")
+
+
+def test_what_drifts_lies_beyond_the_limit_that_the_report_prints():
+    reference = reference_of(weeks([0.36] * 20 + [0.5] + [0.36] * 5), block=timedelta(weeks=1))
+    for share in (0.55, 0.6, 0.65):
+        column = judged(reference, weeks([share], seed=1), DriftPolicy(ignore_shift_below=0.1)).columns["sale"]
+        assert (column.verdict is Verdict.DRIFT) <= (column.effect >= column.limit)
+
+
+@pytest.mark.parametrize(("share", "code"), [(0.0, None), (0.3, "constant")], ids=["some weeks", "never before"])
+def test_a_flag_that_rests_for_whole_weeks_may_do_so_again(share, code):
+    reference = reference_of(weeks([0.3, share] * 6), block=timedelta(weeks=1))
+    broken = check_contract(reference, profile(weeks([0.0]), on=reference))
+    assert [violation.code for violation in broken] == ([code] if code else [])
+
+
 @pytest.mark.parametrize(("days", "variation"), [(6, Variation.KNOWN), (5, Variation.UNKNOWN)])
 def test_six_full_blocks_make_the_variation_known(days, variation):
     report = judged(reference_of(world(days, 200, 0, scale=0.1), block=timedelta(days=1)), world(1, 200, 9, scale=0.1))

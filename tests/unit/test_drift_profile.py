@@ -289,6 +289,14 @@ def test_only_blocks_that_the_data_covers_count(first, last, expected):
     assert kept == expected
 
 
+@pytest.mark.parametrize("step", [timedelta(days=1), timedelta(hours=1)], ids=["days", "hours"])
+def test_many_rows_stamped_with_the_beginning_of_their_day_fill_the_last_block(step):
+    times = pa.array([ORIGIN + step * i for i in range(4 * 7 * 24) for _ in range(5)][: 5 * 4 * 14])
+    builder = ProfileBuilder(replace(layout(), block=step * 14))
+    builder.add(pa.record_batch({"x": np.ones(len(times)), "at": times}))
+    assert builder.profile().full_blocks().tolist() == [0, 1, 2, 3]
+
+
 def test_a_gap_in_the_data_is_no_block():
     hours = [*range(24), 30, *range(48, 72)]
     times = pa.array([ORIGIN + timedelta(hours=h) for h in hours])

@@ -110,6 +110,16 @@ def test_six_years_of_reference_do_as_well(path):
     assert all(check(reference, window(path, reference, day)).drifted for day in CHANGED)
 
 
+def test_six_years_at_a_smaller_alpha_leave_two_changed_years_open_and_never_call_them_quiet(path):
+    reference, policy = reference_of(path, 6 * YEAR), DriftPolicy(false_alarms_per_30_days=0.3)  # alpha .01
+    verdicts = {day: check(reference, window(path, reference, day), policy).verdict for day in QUIET + CHANGED}
+    assert [day for day in QUIET if verdicts[day] is Verdict.DRIFT] == []
+    assert {day: verdicts[day] for day in CHANGED if verdicts[day] is not Verdict.DRIFT} == {
+        16_060: Verdict.INSUFFICIENT,  # sea-level pressure moved by .306, and six blocks cannot tell less than .50
+        16_425: Verdict.INSUFFICIENT,
+    }
+
+
 def test_with_five_years_the_variation_is_unknown(path):
     reference = reference_of(path, 5 * YEAR)
     report = check(reference, window(path, reference, QUIET[0]))

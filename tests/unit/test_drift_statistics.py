@@ -170,6 +170,19 @@ def test_no_difference_is_never_significant_and_no_variance_always():
     assert statistics.share_t_p(0.1, 0.0, 5) == 0.0
 
 
+def test_the_distance_of_a_block_is_its_ks_distance_from_the_others():
+    counts = np.random.default_rng(0).integers(1, 50, (7, 12))
+    expected = [statistics.ks_distance(np.delete(counts, b, 0).sum(0), counts[b]) for b in range(7)]
+    assert statistics.block_distances(counts) == pytest.approx(expected)
+
+
+@given(st.lists(st.floats(0, 1), min_size=6, max_size=30), st.floats(0.01, 1))
+def test_the_rank_of_a_distance_bounds_its_p_only_where_a_block_moved_as_far(own, distance):
+    as_far = sum(far >= distance for far in own)
+    found = statistics.rank_p(distance, np.array(own))
+    assert found == pytest.approx((1 + as_far) / (len(own) + 1) if as_far else 0.0, abs=1 / len(own) if as_far else 0.1)
+
+
 @pytest.mark.parametrize("phi", [None, 30.0, 4.0], ids=["independent", "clustered", "strongly clustered"])
 def test_categories_that_vary_between_blocks_alarm_no_more_than_asked(phi):
     rng, p, rows, hits = np.random.default_rng(4), np.array([0.4, 0.3, 0.2, 0.05, 0.05]), 400, 0
