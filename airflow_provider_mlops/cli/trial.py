@@ -14,17 +14,24 @@ from airflow_provider_mlops.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Callable
 
 __all__ = ["run", "words"]
+
+_LEFT_OUT = frozenset({"schedule", "deploy", "approve", "monitor", "retrain", "trigger_form", "tags"})
 
 _STUB = '''\
 """DAGs of {name} for Airflow, as `mlops try` runs them."""
 
 import json
+import sys
 
 from airflow_provider_mlops.factory import continuous_training_dags
 
-DAGS = continuous_training_dags(**json.loads({words!r}))
+FOLDER = {folder!r}
+if FOLDER not in sys.path:
+    sys.path.append(FOLDER)  # as Airflow does with the DAGs folder
+DAGS = continuous_training_dags(FOLDER, **json.loads({words!r}))
 '''
 
 
@@ -34,8 +41,10 @@ def run(arguments: Namespace) -> int:
 
     Airflow's and MLflow's databases are SQLite files in a folder of their own, which the next trial uses again: its
     candidate meets the champion of this one. Nothing is deployed, and nobody is asked for approval.
+
+    :raises ConfigError: the pipeline file, the target or an assignment is wrong.
     """
-    from airflow_provider_mlops.pipeline import load, target_names
+    from airflow_provider_mlops.pipeline import from_dict, load, target_names
 
     began = time.monotonic()
     file = Path(arguments.file)
@@ -43,78 +52,101 @@ def run(arguments: Namespace) -> int:
     if target is not None and target not in (known := target_names(file)):
         raise ConfigError(f"{file}: there is no target {target!r}.{did_you_mean(target, known)}")
     loaded = load(file, target=target)
-    tried = words(loaded.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True), loaded.locate)
+    told = loaded.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     for assignment in arguments.set or ():
-        _assign(tried, assignment)
+        _assign(told, assignment)
+    start, tried = words(told, loaded.locate)
+    name = from_dict(tried).name
     folder = Path(arguments.folder).resolve()
     dags = folder / "dags"
     dags.mkdir(parents=True, exist_ok=True)
-    name = tried["name"]
     stub = dags / f"{name}.py"
-    stub.write_text(_STUB.format(name=name, words=json.dumps(tried, sort_keys=True)))
+    stub.write_text(_STUB.format(name=name, folder=str(start), words=json.dumps(tried, sort_keys=True)))
     environment = _environment(folder, dags)
     if not (folder / "airflow" / "airflow.db").exists():
-        print("Making a database for trials; this happens once.", flush=True)
-        made = subprocess.run(
-            [sys.executable, "-m", "airflow", "db", "migrate"],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if made.returncode:
-            raise ConfigError(f"The database of the trial cannot be made:\n{made.stderr[-2000:]}")
-    result = folder / f"{name}.result.json"
-    result.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "airflow_provider_mlops.cli.trial_run", str(stub), f"{name}__train", str(result)]
-    ended = subprocess.run([*command, *(["--verbose"] if arguments.verbose else [])], env=environment, check=False)
-    if ended.returncode or not result.exists():
-        print(f"\nThe trial failed after {time.monotonic() - began:.0f} s. See the error above.")
+        print(f"Making a database for trials in {folder}. This happens once.", flush=True)
+        _make_database(environment)
+    outcome = folder / f"{name}.json"
+    outcome.unlink(missing_ok=True)
+    log = folder / f"{name}.log"
+    command = [sys.executable, "-m", "airflow_provider_mlops.cli.trial_run", str(stub), f"{name}__train", str(outcome)]
+    print(f"Trying {file}", flush=True)
+    try:
+        ended = subprocess.run([*command, *([] if arguments.verbose else [str(log)])], env=environment, check=False)
+    except KeyboardInterrupt:
+        print("\nStopped.")
+        raise
+    seconds = time.monotonic() - began
+    where = "" if arguments.verbose else f" Airflow's own log is {log}."
+    if ended.returncode or not outcome.exists():
+        print(f"\nThe trial broke off after {seconds:.0f} s.{where}")
         return 1
-    return _report(json.loads(result.read_text()), folder, time.monotonic() - began)
+    return _report(json.loads(outcome.read_text()), folder, seconds, where)
 
 
-def words(spec: dict[str, Any], locate: Any) -> dict[str, Any]:
+def words(spec: dict[str, Any], locate: Callable[[str], str]) -> tuple[str, dict[str, Any]]:
     """
-    Return the words of a pipeline as a trial runs it: absolute paths, no schedule, no deployment, no approval.
+    Return the folder that holds all scripts of a pipeline, and its words as a trial runs it.
+
+    The paths of the scripts start at that folder. There is no schedule, no deployment, no approval and no monitor.
 
     :param spec: a specification as plain values, without its defaults.
     """
-    tried = {
-        key: value
-        for key, value in spec.items()
-        if key not in {"schedule", "deploy", "approve", "monitor", "retrain", "trigger_form", "tags"}
-    }
+    tried = {key: value for key, value in spec.items() if key not in _LEFT_OUT}
     tried["mode"] = "enforce"
     tried["data"] = {**spec["data"], "path": locate(spec["data"]["path"])}
-    for job in ("prepare", "train"):
-        if spec.get(job):
-            tried[job] = {**spec[job], "script": locate(spec[job]["script"])}
-    return tried
+    scripts = {job: locate(spec[job]["script"]) for job in ("prepare", "train") if spec.get(job)}
+    root = os.path.commonpath([Path(script).parent for script in scripts.values()])
+    for job, script in scripts.items():
+        tried[job] = {**spec[job], "script": Path(script).relative_to(root).as_posix()}
+    return root, tried
 
 
-def _assign(tried: dict[str, Any], assignment: str) -> None:
-    """Apply ``--set key.of.value=VALUE``; the value is JSON, or else text."""
+def _assign(told: dict[str, Any], assignment: str) -> None:
+    """Apply ``key.of.value=VALUE``; the value is JSON, or else text. A number in the key counts in a list, from 0."""
     key, equals, text = assignment.partition("=")
-    if not equals or not key:
+    path = key.split(".")
+    if not equals or not all(path):
         raise ConfigError(f"--set {assignment!r}: write KEY=VALUE, for example train.hyperparameters.depth=3.")
+    if path[0] in _LEFT_OUT:
+        raise ConfigError(f"--set {assignment!r}: a trial has no {path[0]!r}; it trains, judges and registers once.")
     try:
         value = json.loads(text)
     except ValueError:
         value = text
-    *path, last = key.split(".")
-    node = tried
-    for part in path:
-        node = node.setdefault(part, {})
-        if not isinstance(node, dict):
-            raise ConfigError(f"--set {assignment!r}: {part!r} holds no keys.")
-    node[last] = value
+    node: Any = told
+    for position, part in enumerate(path):
+        index: Any = part
+        if isinstance(node, list):
+            if not part.isdecimal() or int(part) >= len(node):
+                here = ".".join(path[:position])
+                raise ConfigError(f"--set {assignment!r}: {here} is a list of {len(node)}; count in it from 0.")
+            index = int(part)
+        elif not isinstance(node, dict):
+            raise ConfigError(f"--set {assignment!r}: {'.'.join(path[:position])} holds no keys.")
+        if position == len(path) - 1:
+            node[index] = value
+        elif isinstance(node, dict):
+            node = node.setdefault(index, {})
+        else:
+            node = node[index]
+
+
+def _make_database(environment: dict[str, str]) -> None:
+    made = subprocess.run(
+        [sys.executable, "-m", "airflow", "db", "migrate"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if made.returncode:
+        raise ConfigError(f"The database of the trial cannot be made:\n{made.stderr[-2000:]}")
 
 
 def _environment(folder: Path, dags: Path) -> dict[str, str]:
     home = folder / "airflow"
-    artifacts = folder / "mlflow"
-    artifacts.mkdir(exist_ok=True)
+    (folder / "mlflow").mkdir(exist_ok=True)
     connection = {"conn_type": "mlflow", "host": f"sqlite:///{folder / 'mlflow.db'}"}
     return {
         **{key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "MLFLOW", "MLOPS"))},
@@ -122,22 +154,31 @@ def _environment(folder: Path, dags: Path) -> dict[str, str]:
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "AIRFLOW__MLOPS__STORAGE": str(folder / "storage"),
-        "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
         "AIRFLOW_CONN_MLFLOW_DEFAULT": json.dumps(connection),
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
     }
 
 
-def _report(result: dict[str, Any], folder: Path, seconds: float) -> int:
+def _report(outcome: dict[str, Any], folder: Path, seconds: float, where: str) -> int:
     """Print what came out. Returns the exit code."""
-    gate = result["results"].get("training.evaluate") or {}
-    register = result["results"].get("release.register") or {}
-    print(f"\n{result['state']} in {seconds:.0f} s")
+    gate = outcome["results"].get("training.evaluate") or {}
+    register = outcome["results"].get("release.register") or {}
+    passed = outcome["state"] == "success" and gate.get("verdict") == "passed"
+    failed = sorted(task for task, state in outcome["tasks"].items() if state == "failed")
+    if failed:
+        print(f"\nFAILED at {failed[0]} after {seconds:.0f} s.{where}")
+    else:
+        print(f"\n{str(gate.get('verdict', 'Not judged')).upper()} in {seconds:.0f} s")
     if gate:
-        print(f"  gate      {gate['verdict']} ({gate['reason']})")
-        print(f"            {gate['sentence']}")
+        print(f"  gate      {gate['reason']}: {gate['sentence']}")
+        if gate.get("champion"):
+            print(
+                f"            Version {gate['champion']} comes from an earlier trial; remove {folder} to start afresh."
+            )
     if register:
         print(f"  version   {register['version']} of {register['model']}, run {register['run_id']}")
     print(f"  look      mlflow ui --backend-store-uri sqlite:///{folder / 'mlflow.db'}")
-    return 0 if result["state"] == "success" and gate.get("verdict") == "passed" else 1
+    return 0 if passed else 1

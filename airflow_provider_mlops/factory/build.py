@@ -65,20 +65,20 @@ def load_dags(stub: str) -> list[DAG]:
     return _build(loaded.spec, loaded.locate)
 
 
-def continuous_training_dags(**words: Any) -> list[DAG]:
+def continuous_training_dags(folder: str | Path | None = None, /, **words: Any) -> list[DAG]:
     """
     Return the DAGs of a pipeline that is written in Python, with the words of a pipeline file as keyword arguments.
 
-    Relative paths start at the folder of the calling file. ``mlops=1`` may be left out.
+    ``mlops=1`` may be left out.
 
+    :param folder: where relative paths start; the folder of the calling file without it.
     :raises ConfigError: every mistake with its key.
     """
-    caller = inspect.stack()[1].filename
-    folder = Path(caller).resolve().parent
+    start = Path(folder or Path(inspect.stack()[1].filename).parent).resolve()
     spec = from_dict({"mlops": 1, **words})
 
     def locate(path: str) -> str:
-        return path if "://" in path else str((folder / path).resolve())
+        return path if "://" in path else str((start / path).resolve())
 
     return _build(spec, locate)
 
