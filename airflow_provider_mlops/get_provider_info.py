@@ -27,6 +27,7 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "operators": _modules(
+            "operators.prepare",
             "operators.data",
             "operators.validation",
             "operators.drift",
