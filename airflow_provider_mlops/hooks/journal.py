@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook, conf
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
+    from airflow_provider_mlops.adapters.journal.sql import SqlJournal
     from airflow_provider_mlops.journal.port import Journal
 
 __all__ = ["JournalHook", "actor", "record_once"]
@@ -42,7 +44,15 @@ class JournalHook(BaseHook):
             raise ConfigError(
                 f"{error} Set [mlops] journal_conn_id to an SQL connection and run `mlops journal migrate`."
             ) from None
-        return SqlJournal(f"sqlite:///{storage() / 'journal.db'}")
+        return _of_file(f"sqlite:///{storage() / 'journal.db'}")
+
+
+@lru_cache(maxsize=1)
+def _of_file(url: str) -> SqlJournal:
+    """Return the process's one journal in a file; a server's connection is given back as soon as it can be."""
+    from airflow_provider_mlops.adapters.journal.sql import SqlJournal
+
+    return SqlJournal(url)
 
 
 def actor(context: Context) -> str:

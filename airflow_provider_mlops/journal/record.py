@@ -27,6 +27,7 @@ __all__ = ["GENESIS", "Break", "Entry", "Head", "Record", "canonical", "check_na
 GENESIS: Final = "0" * 64  # the hash before the first entry of a stream
 _LONGEST_NAME = 500  # characters; what an index of every database takes
 _DEEPEST = 50  # levels of a payload
+_PLAIN = frozenset({str, int, bool, type(None)})
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,13 @@ def _plain(value: Any, path: str, depth: int) -> Any:
             if not isinstance(key, str):
                 near = did_you_mean(str(key), [k for k in value if isinstance(k, str)])
                 raise ConfigError(f"{path} has the key {key!r}; JSON keys are strings.{near}")
-        return {str.__str__(key): _plain(item, f"{path}.{key}", depth + 1) for key, item in value.items()}
+        # Most of a payload is plain already; the whole journal passes through here when it is verified.
+        return {
+            str.__str__(key): item
+            if type(item) in _PLAIN or (type(item) is float and math.isfinite(item))
+            else _plain(item, f"{path}.{key}", depth + 1)
+            for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
         return [_plain(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
     raise ConfigError(

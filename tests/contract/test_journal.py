@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 import subprocess
 import sys
+import threading
 from datetime import UTC, datetime, timedelta, timezone
 from urllib.parse import quote
 
@@ -157,6 +160,52 @@ def test_parallel_processes_lose_no_record_and_leave_one_chain(sql):
     assert verify(entries) == []
 
 
+def in_a_fork(act):
+    """Run *act* in a forked process and return its exit code: 0 when it came to its end."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            act()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_a_fork_and_its_parent_go_on_with_connections_of_their_own(sql):
+    sql.append("s", 0, record())
+    for _ in range(3):
+        assert in_a_fork(lambda: append_next(sql, "s", record())) == 0
+        append_next(sql, "s", record())
+    assert verify(sql.read("s")) == []
+    assert sql.last_sequence("s") == 7
+
+
+def test_threads_share_one_journal(sql):
+    sql.append("s", 0, record())
+    threads = [
+        threading.Thread(target=lambda: [append_next(sql, "s", record(), 1000) for _ in range(5)]) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert verify(sql.read("s")) == []
+    assert sql.last_sequence("s") == 21
+
+
+def test_what_was_appended_outlives_a_kill_of_its_writer(sql):
+    def write_and_die():
+        for number in range(5):
+            sql.append("s", number, record(number=number))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_a_fork(write_and_die) == -signal.SIGKILL
+    assert [entry.record.payload["number"] for entry in sql.read("s")] == [0, 1, 2, 3, 4]
+    assert sql.append("s", 5, record()).sequence == 6
+
+
 def test_append_next_says_so_when_it_never_wins():
     class Busy(MemoryJournal):
         def last_sequence(self, stream):
@@ -205,6 +254,28 @@ def test_a_reader_creates_no_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
     journal.append("s", 0, record())
     assert (tmp_path / "new" / "journal.db").exists()
+
+
+def test_a_file_that_was_removed_is_empty_and_made_anew(tmp_path):
+    journal = SqlJournal(f"sqlite:///{tmp_path}/journal.db")
+    journal.append("s", 0, record())
+    for file in tmp_path.iterdir():
+        file.unlink()
+    assert journal.read("s") == []
+    assert list(tmp_path.iterdir()) == []
+    assert journal.append("s", 0, record()).sequence == 1
+    assert SqlJournal(f"sqlite:///{tmp_path}/journal.db").last_sequence("s") == 1
+
+
+def test_a_sqlite_file_is_written_through_to_the_disk_and_kept_open(tmp_path):
+    journal = SqlJournal(f"sqlite:///{tmp_path}/journal.db")
+    journal.append("s", 0, record())
+    with journal._connection() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
+    assert (tmp_path / "journal.db-wal").exists()  # the last close of the file would have removed it
+    del journal, connection
+    assert [file.name for file in tmp_path.iterdir()] == ["journal.db"]
 
 
 def test_a_sqlite_file_of_something_else_is_joined(tmp_path):

@@ -4,6 +4,10 @@ The journal in a SQL database: a SQLite file, PostgreSQL, or whatever else SQLAl
 One row is one entry. The primary key (stream, sequence) decides between writers who are as fast as each other: the row
 of the second is refused, and it is told so. INSERT and SELECT on one table are the only rights that are needed, and
 granting no others is what keeps history from being rewritten.
+
+A SQLite file is in WAL mode with ``synchronous=FULL``: an entry that `append` has returned is on the disk, also after
+the machine has lost its power. That costs one fsync per entry as long as the connection is kept; closing the last
+connection of a file moves the whole log into it, so every journal keeps its connection.
 """
 
 from __future__ import annotations
@@ -11,7 +15,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from contextlib import contextmanager
+import weakref
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -58,13 +63,16 @@ class SqlJournal:
     A SQLite file is created by its first writer; until then it reads as empty. It must lie on a local disk, where all
     writers can lock it. In any other database the table is made by `migrate`, once, by a role that may create tables.
 
-    :param database: URL (``sqlite:////var/lib/mlops/journal.db``, ``postgresql+psycopg://...``) or engine.
+    One connection is kept, more while several threads ask at once. A forked process gets its own; the last reference
+    to a journal takes its connections with it.
+
+    :param database: URL: ``sqlite:////var/lib/mlops/journal.db``, ``postgresql+psycopg://...``.
     :raises ConfigError: no such URL, a missing driver, or SQLite in memory.
     """
 
-    def __init__(self, database: str | sa.URL | sa.Engine) -> None:
+    def __init__(self, database: str | sa.URL) -> None:
         try:
-            self._engine = database if isinstance(database, sa.Engine) else _engine(sa.make_url(database))
+            self._engine = _engine(sa.make_url(database))
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
             raise ConfigError(
                 f"The journal's database URL cannot be used: {error}. Write sqlite:////absolute/path.db or "
@@ -75,6 +83,9 @@ class SqlJournal:
         if self._is_sqlite and self._engine.url.database in (None, "", ":memory:"):
             raise ConfigError("The journal cannot be a SQLite database in memory: it would end with the process.")
         self._has_table = False
+        self._inode: int | None = None
+        _OPEN.add(self)
+        weakref.finalize(self, self._engine.dispose)
 
     def __repr__(self) -> str:
         return f"SqlJournal({self._engine.url.render_as_string(hide_password=True)!r})"
@@ -142,11 +153,14 @@ class SqlJournal:
             _upgrade(connection)
             connection.commit()
         self._has_table = True
+        self._inode = _inode(self._file) if self._is_sqlite else None
 
     def _create_file(self) -> None:
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(self._file, os.O_CREAT | os.O_RDWR, 0o644))
+            # Never one that is there: closing it would drop the locks of every connection that this process has to it.
+            with suppress(FileExistsError):
+                os.close(os.open(self._file, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644))
         except OSError as error:
             raise ConfigError(f"The journal {str(self._file)!r} cannot be created: {error.strerror}.") from error
         deadline = time.monotonic() + _BUSY_SECONDS
@@ -173,6 +187,10 @@ class SqlJournal:
             return list(connection.execute(query))
 
     def _table_exists(self) -> bool:
+        if self._is_sqlite and (inode := _inode(self._file)) != self._inode:
+            # The file was made, or removed or replaced by somebody: what is kept open would write into the old one.
+            self._engine.dispose()
+            self._has_table, self._inode = False, inode
         if not self._has_table and (not self._is_sqlite or self._file.exists()):
             with self._connection() as connection:
                 self._has_table = sa.inspect(connection).has_table(_JOURNAL.name)
@@ -203,9 +221,41 @@ def _engine(url: sa.URL) -> sa.Engine:
         url = url.set(drivername=f"postgresql+{driver}")
     if url.get_backend_name() == "sqlite" and url.host and not url.database:
         url = sa.URL.create(url.drivername, database=unquote(url.host), query=url.query)
-    # No pool: a connection must not travel into a forked process, and a task opens only a few.
-    timeout = {"timeout": _BUSY_SECONDS} if url.get_backend_name() == "sqlite" else {}
-    return sa.create_engine(url, poolclass=sa.NullPool, connect_args=timeout)
+    is_sqlite = url.get_backend_name() == "sqlite"
+    engine = sa.create_engine(
+        url,
+        poolclass=sa.QueuePool,
+        pool_size=1,
+        max_overflow=-1,
+        pool_pre_ping=not is_sqlite,  # a server, or what is before it, closes what was idle for long
+        connect_args={"timeout": _BUSY_SECONDS} if is_sqlite else {},
+    )
+    if is_sqlite:
+        sa.event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=FULL"))
+    return engine
+
+
+def _inode(file: Path) -> int | None:
+    try:
+        return file.stat().st_ino
+    except OSError:
+        return None
+
+
+# All journals of this process, and the connections that a forked process inherited. Closing these would end
+# them for the parent too, or drop its locks, so they are kept until the process ends.
+_OPEN: weakref.WeakSet[SqlJournal] = weakref.WeakSet()
+_INHERITED: list[sa.Pool] = []
+
+
+def _start_anew() -> None:
+    """Leave all connections to the parent."""
+    for journal in _OPEN:
+        _INHERITED.append(journal._engine.pool)  # noqa: SLF001 - of this module
+        journal._engine.dispose(close=False)  # noqa: SLF001
+
+
+os.register_at_fork(after_in_child=_start_anew)
 
 
 def _upgrade(connection: sa.Connection) -> None:
