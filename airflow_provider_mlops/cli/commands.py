@@ -190,9 +190,10 @@ COMMANDS: tuple[Command, ...] = (
             ),
             Command(
                 "export",
-                "print all entries, to be kept or checked elsewhere",
+                "print all entries: who did what, when and why, to be kept or checked elsewhere",
                 f"{_HERE}.journal:export",
                 (
+                    argument("--model", metavar="NAME", help="only the entries of this registered model"),
                     argument("--format", choices=("json", "csv", "html"), default="json", help="default: json"),
                     argument("--output", metavar="FILE", help="write to this file, which must not exist yet"),
                     _URL,

@@ -22,9 +22,8 @@ def show(arguments: Namespace) -> int:
     """Print the history of a model, a line per entry."""
     from airflow_provider_mlops.journal.narrative import explain
 
-    entries = _history(_journal(arguments), arguments.model)
-    newest = entries[-arguments.last :] if arguments.last else entries
-    print("\n".join(explain(newest, arguments.model)))
+    entries = _history(_journal(arguments), arguments.model, arguments.last)
+    print("\n".join(explain(entries, arguments.model)))
     return 0
 
 
@@ -48,21 +47,30 @@ def check(arguments: Namespace) -> int:
     from airflow_provider_mlops.journal import verify
     from airflow_provider_mlops.journal.export import heads_of
 
-    heads = heads_of(_text(arguments.against)) if arguments.against else None
-    entries = _entries(_journal(arguments))
-    breaks = verify(entries, heads)
-    for fault in breaks:
-        print(f"{fault.stream}: {fault.code}: {fault.sentence}")
-    streams = len({entry.stream for entry in entries})
-    print(f"{len(entries)} entries in {streams} streams: {'intact' if not breaks else f'{len(breaks)} breaks'}.")
-    return _FOUND if breaks else 0
+    heads = heads_of(_text(arguments.against)) if arguments.against else {}
+    journal = _journal(arguments)
+    streams = journal.streams()
+    count = found = 0
+    for stream in sorted({*streams, *heads}):  # one at a time: all of them may not fit into memory
+        entries = journal.read(stream)
+        breaks = verify(entries, {stream: heads[stream]} if stream in heads else None)
+        for fault in breaks:
+            print(f"{fault.stream}: {fault.code}: {fault.sentence}")
+        count, found = count + len(entries), found + len(breaks)
+    print(f"{count} entries in {len(streams)} streams: {'intact' if not found else f'{found} breaks'}.")
+    return _FOUND if found else 0
 
 
 def export(arguments: Namespace) -> int:
-    """Print all entries, or write them to a new file."""
+    """Print all entries, or those of one model, or write them to a new file."""
     from airflow_provider_mlops.journal.export import export as exported
 
-    text = exported(_entries(_journal(arguments)), arguments.format)
+    journal = _journal(arguments)
+    if arguments.model:
+        entries = _history(journal, arguments.model)
+    else:
+        entries = [entry for stream in journal.streams() for entry in journal.read(stream)]
+    text = exported(entries, arguments.format)
     if arguments.output is None:
         print(text, end="" if text.endswith("\n") else "\n")
     else:
@@ -99,14 +107,12 @@ def _text(file: str) -> str:
         raise DataError(f"{file} is no text in UTF-8, so no journal export.") from error
 
 
-def _entries(journal: Journal) -> list[Entry]:
-    return [entry for stream in journal.streams() for entry in journal.read(stream)]
-
-
-def _history(journal: Journal, model: str) -> list[Entry]:
+def _history(journal: Journal, model: str, last: int | None = None) -> list[Entry]:
+    """Return the entries of *model*, or its newest *last*."""
     from airflow_provider_mlops.journal import model_stream
 
-    entries = journal.read(model_stream(model))
+    stream = model_stream(model)
+    entries = journal.read(stream, after=journal.last_sequence(stream) - last if last else 0)
     if not entries:
         known = [stream.removeprefix("model/") for stream in journal.streams()]
         raise NotFoundError("Model", model, known=known, hint="The journal knows nothing of it.")

@@ -106,6 +106,19 @@ def test_export_prints_all_entries_and_never_overwrites(url, capsys, tmp_path):
     assert (tmp_path / "there").read_text() == "mine"
 
 
+@pytest.mark.parametrize("form", ["json", "csv", "html"])
+def test_an_export_of_one_model_tells_who_what_when_and_why_and_nothing_of_others(url, capsys, form):
+    payload = payloads.training_finished(key="k", run_id="other-run")
+    append_next(SqlJournal(url), model_stream("snow"), Record(kinds.TRAINING_FINISHED, START, "snow__train", payload))
+    _, out, _ = mlops(capsys, "export", "--format", form, "--model", "rain", "--url", url)
+    for told in ("rain__train", "2024-01-01", "promoted: champion is version 1", "passed (holds). It is good."):
+        assert told in out
+    assert "other-run" not in out
+    assert mlops(capsys, "export", "--model", "rian", "--url", url)[2].startswith(
+        "mlops: error: Model 'rian' was not found. Did you mean 'rain'?"
+    )
+
+
 def test_migrate_may_be_asked_twice(capsys, tmp_path):
     url = f"sqlite:///{tmp_path / 'new' / 'journal.db'}"
     for _ in range(2):
