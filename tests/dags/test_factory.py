@@ -187,7 +187,7 @@ def test_a_schedule_starts_the_training_when_the_file_says_so(write, changes, su
 def test_new_data_starts_the_training_by_an_asset_that_is_watched(write):
     dag = build(write(schedule=None, retrain={"when": ["new_data"]}, monitor=None))["train"]
     (asset,) = dag.timetable.asset_condition.objects
-    assert asset.uri == "mlops-data://churn"
+    assert asset.uri == "mlops-data://churn/"
     (watcher,) = asset.watchers
     assert watcher.trigger.path.endswith("/dags/data/rows.parquet")
 
