@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from airflow_provider_mlops.errors import DataError, did_you_mean
+from airflow_provider_mlops.evaluation.importance import Importance
 from airflow_provider_mlops.evaluation.values import Predictions
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["read_anchor", "read_predictions", "read_summary"]
+__all__ = ["read_anchor", "read_importance", "read_predictions", "read_summary"]
 
 
 def read_predictions(file: str | Path, *, time: str | None = None, entity: str | None = None) -> Predictions:
@@ -63,10 +64,20 @@ def read_anchor(file: str | Path) -> np.ndarray | None:
     return _scores(_table(Path(file)), "anchor", models, _all_classes(models))
 
 
+def read_importance(file: str | Path) -> Importance | None:
+    """
+    Return how much each input matters to the candidate, or ``None`` when that was not, or could not be, measured.
+
+    :raises DataError: what was written cannot be read.
+    """
+    found = read_summary(file).get("importance")
+    return None if not found or "error" in found else Importance.from_dict(found)
+
+
 def read_summary(file: str | Path) -> dict[str, Any]:
     """
     Return the JSON beside *file*: ``rows``, ``seconds``, ``label``, ``keep`` and per model ``type``, ``classes``,
-    ``inputs``, ``size_bytes``, ``seconds``, or ``error``.
+    ``inputs``, ``size_bytes``, ``seconds``, or ``error``; ``importance`` when it was asked for.
 
     :raises DataError: it is missing or damaged.
     """

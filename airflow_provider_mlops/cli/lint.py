@@ -201,7 +201,9 @@ def _columns(loaded: Loaded, columns: list[str]) -> Iterator[Finding]:
     wanted |= {f"validate.unique[{i}]": name for i, name in enumerate(spec.validation.unique)}
     for key in ("null_share", "ranges", "domains"):
         wanted |= {dotted(("validate", key, name)): name for name in getattr(spec.validation, key)}
-    wanted |= {f"evaluate[{i}].per": rule.per for i, rule in enumerate(spec.evaluate)}
+    wanted |= {
+        f"evaluate[{i}].{key}": getattr(rule, key) for i, rule in enumerate(spec.evaluate) for key in ("per", "column")
+    }
     if spec.monitor is not None:
         drift = spec.monitor.drift
         wanted |= {f"monitor.drift.columns[{i}]": name for i, name in enumerate(drift.columns or ())}
@@ -232,6 +234,11 @@ def _rules(loaded: Loaded) -> Iterator[Finding]:
         except ConfigError as error:
             message = str(error).removeprefix("evaluate: ")
             yield Finding(f"{_at(loaded, f'evaluate[{i}].metric')}: {message}")
+        if tasks == ("ranking",) and loaded.spec.data.entity is None:
+            yield Finding(
+                f"{_at(loaded, f'evaluate[{i}].metric')}: {rule.metric} ranks the rows of a query against each other. "
+                "Name its column: data.entity: COLUMN."
+            )
     named = [i for i, rule in enumerate(loaded.spec.evaluate) if rule.metric in METRICS]
     if named and not any(set(named) <= set(found) for found in possible.values()):
         metrics = ", ".join(loaded.spec.evaluate[i].metric for i in named)

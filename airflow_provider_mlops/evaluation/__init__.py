@@ -1,6 +1,7 @@
 """Is the candidate better than the champion, and is it good enough? Pure: values in, a `GateDecision` out."""
 
 from airflow_provider_mlops.evaluation.gate import check_rules, decide
+from airflow_provider_mlops.evaluation.importance import Importance
 from airflow_provider_mlops.evaluation.values import (
     Finding,
     GateDecision,
@@ -18,6 +19,7 @@ __all__ = [
     "GateDecision",
     "GatePolicy",
     "GateVerdict",
+    "Importance",
     "Predictions",
     "Reason",
     "Rule",

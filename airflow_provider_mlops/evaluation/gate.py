@@ -17,6 +17,7 @@ from airflow_provider_mlops.errors import ConfigError, did_you_mean
 from airflow_provider_mlops.evaluation.compare import MIN_UNITS, Estimate, Units, compare, estimate, rows_for
 from airflow_provider_mlops.evaluation.fairness import GAPS, largest_gap
 from airflow_provider_mlops.evaluation.guards import check_labels
+from airflow_provider_mlops.evaluation.importance import IMPORTANCE_SHARE
 from airflow_provider_mlops.evaluation.metrics import METRICS, find_metric, lacks
 from airflow_provider_mlops.evaluation.samples import Sample, class_order, missing, sample, settled
 from airflow_provider_mlops.evaluation.values import (
@@ -34,6 +35,7 @@ from airflow_provider_mlops.evaluation.values import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from airflow_provider_mlops.evaluation.importance import Importance
     from airflow_provider_mlops.evaluation.metrics import Metric
 
 __all__ = ["BUDGETS", "check_rules", "decide", "primary_rule"]
@@ -51,7 +53,7 @@ def check_rules(rules: Sequence[Rule], *, task: Task, measurements: Sequence[str
 
     :param measurements: names of measurements that will be there beside `BUDGETS`.
     :raises ConfigError: an unknown task or metric, a metric of another task, a limit outside the metric's range, a
-        fairness gap without groups or limit, a budget without ``at_most``.
+        fairness gap without groups or limit, a budget without ``at_most``, an importance without column or limit.
     """
     if task not in get_args(Task):
         raise ConfigError(
@@ -63,19 +65,15 @@ def check_rules(rules: Sequence[Rule], *, task: Task, measurements: Sequence[str
 
 def _check_rule(rule: Rule, task: Task, measurements: Sequence[str]) -> None:
     name = rule.metric
-    relative = rule.max_drop_vs_champion is not None or rule.min_gain_vs_champion is not None or rule.protected
-    if _is_budget(name, measurements):
-        if rule.at_most is None or rule.at_least is not None or rule.per is not None or relative:
-            raise ConfigError(f"evaluate: {name} is a budget: give at_most, in {name.rpartition('_')[2]}, and no more.")
-        return
-    if name in GAPS:
-        if rule.per is None or rule.at_most is None or rule.at_least is not None or relative:
-            raise ConfigError(f"evaluate: {name} is a gap between groups: give per: COLUMN and at_most, and no more.")
-        if task != "binary":
-            raise ConfigError(f"evaluate: {name} needs task: binary, this is {task}.")
+    if (name == IMPORTANCE_SHARE) != (rule.column is not None):
+        raise ConfigError(
+            f"evaluate: {name}: {IMPORTANCE_SHARE} and column: COLUMN go together, and with nothing else."
+        )
+    if not _is_quality(name, measurements):
+        _check_limit(rule, task)
         return
     if ":" not in name and name not in METRICS:
-        known = [*METRICS, *GAPS, *BUDGETS, *measurements]
+        known = [*METRICS, *GAPS, *BUDGETS, IMPORTANCE_SHARE, *measurements]
         raise ConfigError(
             f"evaluate: {name!r} is no metric.{did_you_mean(name, known)} Known: {', '.join(sorted(known))}; "
             "your own: package.module:function."
@@ -93,10 +91,29 @@ def _check_rule(rule: Rule, task: Task, measurements: Sequence[str]) -> None:
             )
 
 
+def _check_limit(rule: Rule, task: Task) -> None:
+    """Check a rule about what the model costs, how fair it is or what drives it: these know ``at_most`` only."""
+    name = rule.metric
+    relative = rule.max_drop_vs_champion is not None or rule.min_gain_vs_champion is not None or rule.protected
+    plain = rule.at_most is not None and rule.at_least is None and not relative
+    if name in GAPS:
+        if not plain or rule.per is None:
+            raise ConfigError(f"evaluate: {name} is a gap between groups: give per: COLUMN and at_most, and no more.")
+        if task != "binary":
+            raise ConfigError(f"evaluate: {name} needs task: binary, this is {task}.")
+    elif name == IMPORTANCE_SHARE:
+        if not plain or rule.per is not None or not 0 <= (rule.at_most or 0.0) < 1:
+            raise ConfigError(
+                f"evaluate: {name} is a share of one column: give column: COLUMN and at_most, 0..1, and no more."
+            )
+    elif not plain or rule.per is not None:
+        raise ConfigError(f"evaluate: {name} is a budget: give at_most, in {name.rpartition('_')[2]}, and no more.")
+
+
 def primary_rule(rules: Sequence[Rule], measurements: Sequence[str] = ()) -> Rule | None:
     """Return the first rule about a metric of the whole set: the one that must beat the champion, or ``None``."""
     for rule in rules:
-        if rule.per is None and rule.metric not in GAPS and not _is_budget(rule.metric, measurements):
+        if rule.per is None and _is_quality(rule.metric, measurements):
             return rule
     return None
 
@@ -109,6 +126,7 @@ def decide(
     anchor: np.ndarray | None = None,
     policy: GatePolicy = _NO_POLICY,
     measurements: Mapping[str, float] | None = None,
+    importance: Importance | None = None,
     findings: Sequence[Finding] = (),
 ) -> GateDecision:
     """
@@ -120,6 +138,7 @@ def decide(
     :param anchor: predictions, as in `Predictions.candidate`, of the last version that won by superiority; rules with
         ``max_drop_vs_champion`` are tested against it as well, or small losses would add up unseen.
     :param measurements: what was measured elsewhere, for budgets: name -> number.
+    :param importance: how much each input matters to the candidate, for ``importance_share``.
     :param findings: what the guards found; any of them refuses.
     :raises ConfigError: a rule that cannot be asked (see `check_rules`).
     """
@@ -135,7 +154,9 @@ def decide(
         found.append(unasked)
     if found:
         return _stopped(found, predictions.rows, first_model=first_model)
-    trial = _prepare(rules, predictions, task=task, anchor=anchor, policy=policy, measured=measured)
+    trial = _prepare(
+        rules, predictions, task=task, anchor=anchor, policy=policy, measured=measured, importance=importance
+    )
     if isinstance(trial, Finding):
         return _stopped([trial], predictions.rows, first_model=first_model)
     return _summary([_judge(rule, trial) for rule in rules], trial)
@@ -153,6 +174,7 @@ class _Trial:
     slices: Mapping[str, np.ndarray]
     policy: GatePolicy
     measured: Mapping[str, float]
+    importance: Importance | None
     primary: Rule | None
 
     @property
@@ -169,7 +191,7 @@ class _Trial:
 
 
 def _nothing_asked(rules: Sequence[Rule], measured: Sequence[str], *, first_model: bool) -> Finding | None:
-    quality = [rule for rule in rules if rule.metric not in GAPS and not _is_budget(rule.metric, measured)]
+    quality = [rule for rule in rules if _is_quality(rule.metric, measured)]
     absolute = [rule for rule in quality if rule.at_least is not None or rule.at_most is not None]
     primary = primary_rule(rules, measured)
     if not rules:
@@ -199,6 +221,7 @@ def _prepare(
     anchor: np.ndarray | None,
     policy: GatePolicy,
     measured: Mapping[str, float],
+    importance: Importance | None,
 ) -> _Trial | Finding:
     rows = predictions.rows
     others = {"time": predictions.time, "entity": predictions.entity, **predictions.slices}
@@ -207,18 +230,14 @@ def _prepare(
             return Finding(Reason.BAD_PREDICTIONS, f"{name} has {len(column)} values for {rows} labels.")
     kept = ~missing(predictions.label)
     label = settled(predictions.label[kept])
-    classes = None
-    if task in ("binary", "multiclass"):
-        order = class_order(label, task, predictions.classes, policy)
-        if isinstance(order, Finding):
-            return order
-        classes = order
-    elif label.dtype.kind not in "biuf" or not np.isfinite(label).all():
-        return Finding(Reason.NOT_A_NUMBER, f"The labels of a {task} must be finite numbers; they are {label.dtype}.")
+    order = _order(predictions, label, kept, task=task, policy=policy)
+    if isinstance(order, Finding):
+        return order
+    classes, query = order
 
     def encoded(values: np.ndarray, who: str) -> Sample | Finding:
         values = values[kept] if len(values) == rows else values
-        return sample(label, values, policy=policy, classes=classes, columns=predictions.classes, who=who)
+        return sample(label, values, policy=policy, classes=classes, columns=predictions.classes, who=who, group=query)
 
     candidate = encoded(predictions.candidate, "candidate")
     if isinstance(candidate, Finding):
@@ -244,8 +263,46 @@ def _prepare(
         slices={name: column[kept] for name, column in predictions.slices.items()},
         policy=policy,
         measured=measured,
+        importance=importance,
         primary=primary_rule(rules, tuple(measured)),
     )
+
+
+def _order(
+    predictions: Predictions, label: np.ndarray, kept: np.ndarray, *, task: Task, policy: GatePolicy
+) -> tuple[np.ndarray | None, np.ndarray | None] | Finding:
+    """Return the classes of a classification and the query of each row of a ranking, or why the labels do not fit."""
+    if task in ("binary", "multiclass"):
+        classes = class_order(label, task, predictions.classes, policy)
+        return classes if isinstance(classes, Finding) else (classes, None)
+    if label.dtype.kind not in "biuf" or not np.isfinite(label).all():
+        return Finding(Reason.NOT_A_NUMBER, f"The labels of a {task} must be finite numbers; they are {label.dtype}.")
+    if task != "ranking":
+        return None, None
+    query = _queries(predictions.entity, label, kept)
+    return query if isinstance(query, Finding) else (None, query)
+
+
+def _queries(entity: np.ndarray | None, label: np.ndarray, kept: np.ndarray) -> np.ndarray | Finding:
+    """Return the code of each labeled row's query, or why the rows are no ranking."""
+    if entity is None:
+        return Finding(
+            Reason.NO_GROUPS,
+            "A ranking needs to know which rows compete with each other. Name the column of the query as entity.",
+        )
+    lost = int(missing(entity[kept]).sum())
+    if lost:
+        return Finding(
+            Reason.NO_GROUPS, f"{lost} of {len(label)} rows have no query (entity). Leave them out of the data."
+        )
+    if (label < 0).any():
+        return Finding(
+            Reason.BAD_PREDICTIONS,
+            f"The labels of a ranking say how relevant a row is, 0 or more; the smallest is {label.min():g}.",
+        )
+    if not (label > 0).any():
+        return Finding(Reason.ONE_CLASS, "No evaluation row is relevant (label > 0), so no query has a best order.")
+    return np.unique(entity[kept].astype(str), return_inverse=True)[1]
 
 
 # -- one rule ---------------------------------------------------------------------------------------------------------
@@ -256,6 +313,8 @@ def _judge(rule: Rule, trial: _Trial) -> RuleOutcome:
         return _judge_budget(rule, trial)
     if rule.metric in GAPS:
         return _judge_gap(rule, trial)
+    if rule.metric == IMPORTANCE_SHARE:
+        return _judge_driver(rule, trial.importance)
     metric = find_metric(rule.metric, higher_is_better=rule.higher_is_better)
     lack = lacks(metric, trial.candidate)
     if lack:
@@ -282,6 +341,28 @@ def _judge_budget(rule: Rule, trial: _Trial) -> RuleOutcome:
     return RuleOutcome(
         rule, _PASSED, Reason.HOLDS, f"{rule.metric} is {value:g}, within the budget of {limit:g}.", numbers
     )
+
+
+def _judge_driver(rule: Rule, importance: Importance | None) -> RuleOutcome:
+    column = rule.column or ""
+    if importance is None:
+        sentence = f"{rule.metric} of {column!r} was not measured. Look at the scoring job's log."
+        return RuleOutcome(rule, _REFUSED, Reason.MISSING_METRIC, sentence)
+    if column in importance.not_inputs:
+        sentence = f"{column!r} is no input of the model."
+        return RuleOutcome(rule, _PASSED, Reason.HOLDS, sentence, {"value": 0.0})
+    if column not in importance.columns:
+        near = did_you_mean(column, [*importance.columns, *importance.not_inputs])
+        sentence = f"{rule.metric}: the data has no column {column!r}.{near}"
+        return RuleOutcome(rule, _REFUSED, Reason.MISSING_METRIC, sentence)
+    share, drop = importance.shares[column], importance.columns[column]
+    limit = rule.at_most if rule.at_most is not None else 1.0
+    numbers = {"value": share, "drop": drop.drop, "drop_low": drop.low, "drop_high": drop.high, "rows": importance.rows}
+    sentence = f"{column!r} holds {share:.1%} of the model's importance, at most {limit:.1%} is allowed."
+    if share > limit:
+        more = " Train without it, and look for columns that stand in for it."
+        return RuleOutcome(rule, _REFUSED, Reason.FORBIDDEN_DRIVER, sentence + more, numbers)
+    return RuleOutcome(rule, _PASSED, Reason.HOLDS, sentence, numbers)
 
 
 def _judge_gap(rule: Rule, trial: _Trial) -> RuleOutcome:
@@ -596,6 +677,11 @@ def _gained(gain: Estimate) -> dict[str, Any]:
 
 def _interval(value: float, low: float, high: float) -> str:
     return f"{value:.4f} [{low:.4f}, {high:.4f}]"
+
+
+def _is_quality(name: str, measured: Sequence[str]) -> bool:
+    """Return whether *name* says how well the model predicts, not what it costs or is made of."""
+    return name not in GAPS and name != IMPORTANCE_SHARE and not _is_budget(name, measured)
 
 
 def _is_budget(name: str, measured: Sequence[str]) -> bool:

@@ -31,6 +31,7 @@ Needs = Literal["label", "score", "probabilities", "value"]
 
 _CLASSES: tuple[Task, ...] = ("binary", "multiclass")
 _VALUES: tuple[Task, ...] = ("regression", "forecasting")
+_RANKING: tuple[Task, ...] = ("ranking",)
 _ECE_BINS = 10
 
 
@@ -102,7 +103,7 @@ class MomentMetric:
         steps = np.diag(1e-5 * np.where(size > 0, size, 1.0))
         with np.errstate(divide="ignore", invalid="ignore"):
             change = self.of_sums(sums + steps) - self.of_sums(sums - steps)
-        return np.asarray(columns @ (change / (2 * np.diag(steps))))
+            return np.asarray(columns @ (change / (2 * np.diag(steps))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,7 +338,83 @@ def _r2(sums: Floats) -> Floats:
     return np.where(spread > 0, 1 - sums[..., 3] / np.where(spread > 0, spread, 1.0), np.nan)
 
 
-# -- ranking ----------------------------------------------------------------------------------------------------------
+# -- rankings of queries ----------------------------------------------------------------------------------------------
+
+
+def _mean_of_queries(per_query: Callable[[_Ranked], Floats]) -> Callable[[Sample], Floats]:
+    """
+    Return columns whose ratio of sums is the mean over queries: each query has weight 1, spread over its rows.
+
+    A query without a relevant row has no best order, so it does not count.
+    """
+
+    def columns(sample: Sample) -> Floats:
+        ranked = _ranked(sample)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            values = per_query(ranked)
+        share = ranked.judged / ranked.sizes
+        return np.column_stack([share, share * np.nan_to_num(values)])[ranked.group]
+
+    return columns
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ranked:
+    """The rows by query, and within each in the order of their scores."""
+
+    group: npt.NDArray[np.int64]  # (rows,) code of the query, 0..queries-1, of the rows as they came
+    sizes: Floats  # (queries,) rows per query
+    judged: npt.NDArray[np.bool_]  # (queries,) whether any row is relevant
+    query: npt.NDArray[np.int64]  # (rows,) code of the query, of the ranked rows
+    place: npt.NDArray[np.int64]  # (rows,) place within the query, 0 first
+    relevance: Floats  # (rows,) of the ranked rows
+
+
+def _ranked(sample: Sample) -> _Ranked:
+    """
+    Return the ranking that the scores give. Of equal scores the less relevant row comes first: ties never help.
+
+    So a model that says the same of every row ranks as badly as can be, and not as well as the rows happen to lie.
+    """
+    if sample.group is None:  # the gate refuses a ranking without queries first
+        raise TypeError("queries are needed")
+    _, group = np.unique(sample.group, return_inverse=True)
+    sizes = np.bincount(group)
+    order = np.lexsort((sample.truth, -_labels(sample), group))
+    place = np.arange(sample.rows) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    judged = np.bincount(group, sample.truth > 0) > 0
+    return _Ranked(group, sizes.astype(float), judged, group[order], place, sample.truth[order])
+
+
+def _ndcg(cut: int | None) -> Callable[[_Ranked], Floats]:
+    """Return the discounted sum of the labels of the first *cut* rows, as a share of the largest possible one."""
+
+    def per_query(ranked: _Ranked) -> Floats:
+        weight = 1 / np.log2(ranked.place + 2.0) * (ranked.place < (math.inf if cut is None else cut))
+        best = ranked.relevance[np.lexsort((-ranked.relevance, ranked.query))]
+        return np.asarray(
+            np.bincount(ranked.query, ranked.relevance * weight) / np.bincount(ranked.query, best * weight)
+        )
+
+    return per_query
+
+
+def _first_hit(ranked: _Ranked) -> Floats:
+    """Return the place of the first relevant row per query, 0 first; infinity when there is none."""
+    first = np.full(len(ranked.sizes), np.inf)
+    np.minimum.at(first, ranked.query, np.where(ranked.relevance > 0, ranked.place, np.inf))
+    return first
+
+
+def _reciprocal_rank(ranked: _Ranked) -> Floats:
+    return 1.0 / (1.0 + _first_hit(ranked))
+
+
+def _hit_in_ten(ranked: _Ranked) -> Floats:
+    return (_first_hit(ranked) < 10).astype(float)
+
+
+# -- ranking of all rows ----------------------------------------------------------------------------------------------
 
 
 def _against_rest(sample: Sample) -> Iterable[tuple[Floats, Floats]]:
@@ -441,6 +518,10 @@ METRICS: dict[str, Metric] = {
         MomentMetric("mape", False, "value", 0, math.inf, _VALUES, _mean_of(_relative_error), _ratio),
         MomentMetric("r2", True, "value", -math.inf, 1, _VALUES, _explained, _r2),
         MomentMetric("pinball", False, "value", 0, math.inf, _VALUES, _mean_of(_pinball), _ratio),
+        MomentMetric("ndcg", True, "value", 0, 1, _RANKING, _mean_of_queries(_ndcg(None)), _ratio),
+        MomentMetric("ndcg_at_10", True, "value", 0, 1, _RANKING, _mean_of_queries(_ndcg(10)), _ratio),
+        MomentMetric("mrr", True, "value", 0, 1, _RANKING, _mean_of_queries(_reciprocal_rank), _ratio),
+        MomentMetric("hit_rate_at_10", True, "value", 0, 1, _RANKING, _mean_of_queries(_hit_in_ten), _ratio),
     )
 }
 """Every metric by name: direction, what must be predicted, admissible range, tasks."""

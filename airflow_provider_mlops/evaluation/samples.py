@@ -29,6 +29,7 @@ class Sample:
     :param quantile: the quantile that ``pinball`` judges.
     :param raw_truth: the truth as given, for metrics of the user's own.
     :param raw: the predictions as given.
+    :param group: ``(n,)`` code of the query of each row, for rankings; ``None`` for all others.
     """
 
     truth: np.ndarray
@@ -39,6 +40,7 @@ class Sample:
     quantile: float
     raw_truth: np.ndarray
     raw: np.ndarray
+    group: np.ndarray | None = None
 
     @property
     def rows(self) -> int:
@@ -54,6 +56,7 @@ class Sample:
             score=None if self.score is None else self.score[index],
             raw_truth=self.raw_truth[index],
             raw=self.raw[index],
+            group=None if self.group is None else self.group[index],
         )
 
     def keys(self) -> list[np.ndarray]:
@@ -151,13 +154,15 @@ def sample(
     classes: np.ndarray | None,
     columns: tuple[Any, ...] | None,
     who: str,
+    group: np.ndarray | None = None,
 ) -> Sample | Finding:
     """
     Return *predicted* encoded against *label*, or a `Finding` that says why that cannot be done.
 
-    :param classes: labels in the order of their codes; ``None`` for regression and forecasting.
+    :param classes: labels in the order of their codes; ``None`` for values: regression, forecasting, ranking.
     :param columns: label of each probability column; ``None``: the sorted labels.
     :param who: ``candidate``, ``champion`` or ``anchor``, for the sentences.
+    :param group: ``(n,)`` code of the query of each row, for rankings.
     """
     if len(predicted) != len(label):
         return Finding(
@@ -179,12 +184,18 @@ def sample(
             {"rows": count},
         )
     if classes is None:
-        return _values(label, predicted, numeric=numeric, policy=policy, who=who)
+        return _values(label, predicted, numeric=numeric, policy=policy, who=who, group=group)
     return _classes(label, predicted, numeric=numeric, policy=policy, classes=classes, columns=columns, who=who)
 
 
 def _values(
-    label: np.ndarray, predicted: np.ndarray, *, numeric: bool, policy: GatePolicy, who: str
+    label: np.ndarray,
+    predicted: np.ndarray,
+    *,
+    numeric: bool,
+    policy: GatePolicy,
+    who: str,
+    group: np.ndarray | None,
 ) -> Sample | Finding:
     if not numeric or predicted.ndim != 1:
         return Finding(
@@ -193,7 +204,7 @@ def _values(
             f"for labels of {label.dtype}.",
         )
     values = predicted.astype(float)
-    return Sample(label.astype(float), values, None, False, 0, policy.quantile, label, predicted)
+    return Sample(label.astype(float), values, None, False, 0, policy.quantile, label, predicted, group)
 
 
 def _classes(

@@ -28,7 +28,7 @@ __all__ = [
     "Task",
 ]
 
-Task = Literal["binary", "multiclass", "regression", "forecasting"]
+Task = Literal["binary", "multiclass", "regression", "forecasting", "ranking"]
 
 
 class GateVerdict(StrEnum):
@@ -66,6 +66,8 @@ class Reason(StrEnum):
     """The predictions have another length or shape than the task asks for, or are no probabilities."""
     ONE_CLASS = "one_class"
     """The evaluation labels, or those of a protected slice, hold one class only."""
+    NO_GROUPS = "no_groups"
+    """A ranking does not say which rows compete with each other."""
     EMPTY_EVALUATION_SET = "empty_evaluation_set"
     """There are no rows to judge on."""
     LABELS_MISSING = "labels_missing"
@@ -100,6 +102,8 @@ class Reason(StrEnum):
     """The gap between groups is larger than ``at_most``."""
     BUDGET_EXCEEDED = "budget_exceeded"
     """A measured size, latency or memory is over its budget."""
+    FORBIDDEN_DRIVER = "forbidden_driver"
+    """A column that must not drive the model holds more of its importance than ``at_most``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,8 @@ class Rule:
     beside it. ``max_drop_vs_champion`` and ``min_gain_vs_champion`` compare the one-sided lower confidence bound of the
     paired gain, where a gain is positive when the candidate is better, whichever way the metric points.
 
-    :param metric: a name of `metrics.METRICS`, a fairness gap, a measurement, or ``package.module:function``.
+    :param metric: a name of `metrics.METRICS`, a fairness gap, a measurement, ``importance_share``, or
+        ``package.module:function``.
     :param at_least: smallest value that is allowed.
     :param at_most: largest value that is allowed.
     :param max_drop_vs_champion: non-inferiority margin, > 0: a loss of this size or more must be excluded.
@@ -122,6 +127,7 @@ class Rule:
         a slice vetoes only when it is shown worse.
     :param unsafe_ignore_champion: do not compare this rule with the champion.
     :param higher_is_better: direction of a metric given by import path; ``None`` for all others.
+    :param column: input of the model whose share of the importance, 0..1, ``importance_share`` limits by ``at_most``.
     """
 
     metric: str
@@ -134,6 +140,7 @@ class Rule:
     protected: bool = False
     unsafe_ignore_champion: bool = False
     higher_is_better: bool | None = None
+    column: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("at_least", "at_most", "max_drop_vs_champion", "min_gain_vs_champion"):
@@ -205,7 +212,8 @@ class Predictions:
     :param champion: the same for the champion; ``None``: there is none, or see *champion_error*.
     :param slices: columns that rules name in ``per``, each ``(n,)``.
     :param time: ``(n,)`` event times; when given, neighbours in time are resampled together, in blocks.
-    :param entity: ``(n,)`` whose rows belong together; when given, they are resampled together.
+    :param entity: ``(n,)`` whose rows belong together; when given, they are resampled together. In a ranking: the
+        query whose rows compete for the first place.
     :param champion_error: why a champion that exists has no predictions.
     :param classes: label of each probability column; ``None``: the sorted labels of the evaluation rows.
     """

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from airflow_provider_mlops.errors import ConfigError, NotFoundError
+from airflow_provider_mlops.hooks.evaluation import importance_of
 from airflow_provider_mlops.hooks.journal import JournalHook, record_once
 from airflow_provider_mlops.hooks.settings import storage
 
@@ -55,6 +56,7 @@ class _Reference:
     profile: DataProfile
     version: str | None = None  # of the model that it belongs to
     run_id: str | None = None
+    importance: Mapping[str, float] | None = None  # weight per input; without it all columns count
 
 
 def check_drift(check: DriftCheck, context: Context, log: Log) -> dict[str, Any]:
@@ -72,17 +74,18 @@ def check_drift(check: DriftCheck, context: Context, log: Log) -> dict[str, Any]
     from airflow_provider_mlops.drift.check import check as compare
     from airflow_provider_mlops.drift.report import html, lines
 
-    policy = DriftPolicy(
-        ignore_shift_below=check.ignore_shift_below,
-        false_alarms_per_30_days=check.false_alarms_per_30_days,
-        checks_per_30_days=check.checks_per_30_days,
-        min_rows=check.min_rows,
-    )
     reference = _reference(check)
     if reference is None:
         sentence = f"{check.model} has no champion yet, so there is nothing to compare with."
         log.info("%s", sentence)
         return _result("no_data", "no_champion", sentence)
+    policy = DriftPolicy(
+        ignore_shift_below=check.ignore_shift_below,
+        false_alarms_per_30_days=check.false_alarms_per_30_days,
+        checks_per_30_days=check.checks_per_30_days,
+        min_rows=check.min_rows,
+        importance=reference.importance,
+    )
     data = _data(check, reference.profile)
     window = _window(check, data)
     current = EmbeddedEngine().window(data, layout=reference.profile, window=window)
@@ -168,7 +171,13 @@ def _champion(check: DriftCheck) -> _Reference | None:
             f"{check.model} {number}",
             hint=f"Its MLflow run {version.run_id} has no file {PROFILE_PATH}. {advice}",
         ) from error
-    return _Reference(DataProfile.from_json(text), version=number, run_id=version.run_id)
+    importance = importance_of(hook.tracking, version.run_id)
+    return _Reference(
+        DataProfile.from_json(text),
+        version=number,
+        run_id=version.run_id,
+        importance=importance.weights if importance is not None else None,
+    )
 
 
 def _data(check: DriftCheck, reference: DataProfile) -> DataRef:
@@ -227,6 +236,7 @@ def _report_folder(check: DriftCheck, reference: _Reference, digest: str) -> str
             check.false_alarms_per_30_days,
             check.checks_per_30_days,
             check.min_rows,
+            reference.importance,
         ]
     )
     base = check.report_folder.rstrip("/") if check.report_folder else str(storage() / "reports")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
-from airflow_provider_mlops.errors import JobFailedError
+from airflow_provider_mlops.errors import DataError, JobFailedError, NotFoundError
 from airflow_provider_mlops.hooks.jobs import fresh_number, identity, job_backend, python_of, run_job
 from airflow_provider_mlops.hooks.mlflow import MlflowHook
 from airflow_provider_mlops.hooks.settings import storage
@@ -19,10 +19,17 @@ if TYPE_CHECKING:
     import numpy as np
     from airflow.sdk import Context
 
-    from airflow_provider_mlops.evaluation import Finding, GateDecision, Rule, Task
+    from airflow_provider_mlops.evaluation import Finding, GateDecision, Importance, Rule, Task
     from airflow_provider_mlops.hooks.log import Log
+    from airflow_provider_mlops.jobs.tracking import Tracking
 
-__all__ = ["Evaluation", "evaluate", "score"]
+__all__ = ["EVALUATION_PATH", "IMPORTANCE_PATH", "Evaluation", "evaluate", "importance_of", "score"]
+
+IMPORTANCE_PATH = "mlops/importance.json"
+"""Where a run keeps how much each input matters to its model."""
+
+EVALUATION_PATH = "mlops/evaluation.json"
+"""Where a run keeps what its model was judged on."""
 
 _LEAK_ROWS = 100_000
 
@@ -32,7 +39,9 @@ class Evaluation:
     """What is judged. The fields are those of `EvaluateModelOperator`, rendered."""
 
     model: str
+    run_id: str
     candidate_uri: str
+    champion: str | None
     champion_uri: str | None
     anchor_uri: str | None
     data_uri: str
@@ -61,9 +70,7 @@ def score(evaluation: Evaluation, context: Context, log: Log) -> Path:
     job = job_name(*task, fresh_number(backend, task))
     output = storage() / "predictions" / evaluation.model / f"{uuid4().hex}.parquet"
     output.parent.mkdir(parents=True, exist_ok=True)
-    keep = {rule.per for rule in evaluation.rules if rule.per} | {
-        column for column in (evaluation.timestamp, evaluation.entity) if column
-    }
+    keep = {column for column in (evaluation.timestamp, evaluation.entity) if column}
     command = [
         *(python_of(evaluation.runs_on), "-u", str(_score_script())),
         *("--data", evaluation.data_uri, "--label", evaluation.label, "--output", str(output)),
@@ -74,6 +81,11 @@ def score(evaluation: Evaluation, context: Context, log: Log) -> Path:
             command += ["--model", f"{name}={uri}"]
     for column in sorted(keep):
         command += ["--keep", column]
+    command += ["--importance"]
+    for column in sorted({rule.per for rule in evaluation.rules if rule.per}):
+        command += ["--per", column]
+    if evaluation.entity and _ranks(evaluation):
+        command += ["--group", evaluation.entity]
     plain, secret = hook.job_environment()
     spec = JobSpec(
         name=job,
@@ -92,8 +104,20 @@ def score(evaluation: Evaluation, context: Context, log: Log) -> Path:
 
 
 def evaluate(evaluation: Evaluation, context: Context, log: Log) -> tuple[GateDecision, Path]:
-    """Score both models, look for leaks between training and evaluation rows, and return the gate's decision."""
-    from airflow_provider_mlops.adapters.predictions import read_anchor, read_predictions, read_summary
+    """
+    Score both models, look for leaks between training and evaluation rows, and return the gate's decision.
+
+    What was judged (``mlops/evaluation.json``) and how much each input matters (``mlops/importance.json``) are stored
+    in the candidate's run.
+    """
+    import json
+
+    from airflow_provider_mlops.adapters.predictions import (
+        read_anchor,
+        read_importance,
+        read_predictions,
+        read_summary,
+    )
     from airflow_provider_mlops.evaluation import decide
 
     output = score(evaluation, context, log)
@@ -107,9 +131,41 @@ def evaluate(evaluation: Evaluation, context: Context, log: Log) -> tuple[GateDe
         task=task,
         anchor=read_anchor(output),
         measurements={"model_size_mib": size},
+        importance=read_importance(output),
         findings=list(_findings(evaluation, summary)),
     )
+    tracking = MlflowHook(evaluation.mlflow_conn_id).tracking
+    judged = {
+        "task": task,
+        "label": evaluation.label,
+        "timestamp": evaluation.timestamp,
+        "entity": evaluation.entity,
+        "data_uri": evaluation.data_uri,
+        "train_uri": evaluation.train_uri,
+        "champion": evaluation.champion,
+        "inputs": summary["models"]["candidate"]["inputs"],
+    }
+    tracking.log_text(evaluation.run_id, json.dumps(judged, indent=2), EVALUATION_PATH)
+    if "importance" in summary:
+        tracking.log_text(evaluation.run_id, json.dumps(summary["importance"], indent=2), IMPORTANCE_PATH)
     return decision, output
+
+
+def importance_of(tracking: Tracking, run_id: str) -> Importance | None:
+    """Return how much each input matters to a run's model; ``None`` when that could not be, or never was, measured."""
+    import json
+
+    from airflow_provider_mlops.evaluation import Importance
+
+    try:
+        found = json.loads(tracking.read_text(run_id, IMPORTANCE_PATH))
+    except NotFoundError:
+        return None
+    except ValueError as error:
+        raise DataError(
+            f"{IMPORTANCE_PATH} of MLflow run {run_id} is no JSON ({error}). Evaluate the run anew."
+        ) from error
+    return None if "error" in found else Importance.from_dict(found)
 
 
 def _task(evaluation: Evaluation, label: np.ndarray, summary: Mapping[str, Any]) -> Task:
@@ -122,10 +178,19 @@ def _task(evaluation: Evaluation, label: np.ndarray, summary: Mapping[str, Any])
         return cast("Task", evaluation.task)
     metric = METRICS.get(evaluation.rules[0].metric) if evaluation.rules else None
     tasks = metric.tasks if metric is not None else ("binary", "multiclass", "regression", "forecasting")
+    if tasks == ("ranking",):
+        return "ranking"
     if "regression" in tasks and not ("binary" in tasks and _is_class(label)):
         return "forecasting" if evaluation.timestamp else "regression"
     classes = summary["models"]["candidate"].get("classes") or np.unique(label[label == label])  # noqa: PLR0124 - drops NaN
     return "binary" if len(classes) <= 2 else "multiclass"
+
+
+def _ranks(evaluation: Evaluation) -> bool:
+    from airflow_provider_mlops.evaluation.metrics import METRICS
+
+    named = [METRICS[rule.metric].tasks for rule in evaluation.rules[:1] if rule.metric in METRICS]
+    return evaluation.task == "ranking" or (evaluation.task is None and named == [("ranking",)])
 
 
 def _is_class(label: np.ndarray) -> bool:

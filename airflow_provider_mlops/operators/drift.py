@@ -27,9 +27,11 @@ class CheckDataDriftOperator(MlopsOperator):
     """
     Compare the newest data of a model with the data that it was trained on.
 
-    The champion's profile is the reference. Drift is no failure: the verdict is returned, written to the journal as
-    ``drift.checked`` (and ``data.quarantined`` for data that breaks its contract), and explained in a report. A retry
-    writes nothing twice. A model without champion gives ``no_data`` with the reason ``no_champion``.
+    The champion's profile is the reference; where its run says how much each input matters to the model
+    (`EvaluateModelOperator` stores it), the least important columns that hold under 5 % together do not count. Drift is
+    no failure: the verdict is returned, written to the journal as ``drift.checked`` (and ``data.quarantined`` for data
+    that breaks its contract), and explained in a report. A retry writes nothing twice. A model without champion gives
+    ``no_data`` with the reason ``no_champion``.
 
     Returns ``{"verdict", "reason", "sentence", "top_columns", "report_uri", "data_digest", "window_end",
     "variation"}``; the verdict is ``drift``, ``no_drift``, ``insufficient``, ``bad_data`` or ``no_data``.

@@ -24,7 +24,8 @@ class EvaluateModelOperator(MlopsOperator):
     Judge a candidate on rows that it was not trained on, against rules and against the champion.
 
     A job scores both models on the same frozen rows; the gate then computes metrics with paired intervals. The
-    decision is journalled and stored in the candidate's MLflow run (``mlops/gate.json``).
+    decision is journalled and stored in the candidate's MLflow run (``mlops/gate.json``), and so are what it was judged
+    on (``mlops/evaluation.json``) and how much each input matters to it (``mlops/importance.json``).
 
     Returns ``{"verdict", "reason", "sentence", "digest", "champion", "run_id", "experiment_id", "predictions_uri",
     "rules"}``, the last a sentence per rule (eight at most; all of them are in the run).
@@ -38,10 +39,11 @@ class EvaluateModelOperator(MlopsOperator):
     :param rules: mappings with the keys of `airflow_provider_mlops.evaluation.Rule`. (templated)
     :param train_uri: frozen rows that were trained on; overlap with *data_uri* refuses. (templated)
     :param timestamp_column: column with the event time: rows near in time are resampled together. (templated)
-    :param entity_column: column whose rows belong, and are resampled, together. (templated)
+    :param entity_column: column whose rows belong, and are resampled, together; in a ranking the query. (templated)
     :param champion_alias: alias of the version to compare with.
     :param if_refused: ``skip`` what comes after, or ``fail``.
-    :param task: ``binary``, ``multiclass``, ``regression`` or ``forecasting``; found from rules and labels without it.
+    :param task: ``binary``, ``multiclass``, ``regression``, ``forecasting`` or ``ranking``; found from rules and labels
+        without it.
     :param runs_on: where the scoring job runs, see `TrainOperator`. (templated)
     :param run_timeout: the scoring job is stopped after this time. (templated)
     :param mlflow_conn_id: the MLflow connection.
@@ -128,7 +130,9 @@ class EvaluateModelOperator(MlopsOperator):
         decision, predictions = evaluate(
             Evaluation(
                 model=self.model,
+                run_id=self.run_id,
                 candidate_uri=self.model_uri,
+                champion=champion,
                 champion_uri=registry.version(self.model, champion).source if champion else None,
                 anchor_uri=registry.version(self.model, anchor).source if anchor else None,
                 data_uri=self.data_uri,

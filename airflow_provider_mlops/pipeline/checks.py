@@ -87,6 +87,11 @@ def _rule(rule: RuleSpec, path: Path) -> Iterator[Problem]:
             "cannot be asked of slices. They veto when they are shown worse; protected: true asks that they be shown "
             "not worse.",
         )
+    if (rule.metric == "importance_share") != (rule.column is not None):
+        yield Problem(
+            (*path, "metric"),
+            "importance_share and column go together: {metric: importance_share, column: COLUMN, at_most: 0.05}.",
+        )
     if rule.higher_is_better is None and ":" in rule.metric:
         yield Problem((*path, "metric"), "a function does not tell its direction. Add higher_is_better: true or false.")
     if rule.higher_is_better is not None and ":" not in rule.metric:

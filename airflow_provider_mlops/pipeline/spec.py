@@ -186,7 +186,8 @@ class DataSpec(Section):
     timestamp: Column | None = Field(None, description="Column with the event time of a row.")
     entity: Column | None = Field(
         None,
-        description="Column whose rows belong together (a customer, a machine): never split between train and test.",
+        description="Column whose rows belong together (a customer, a machine): never split between train and test. In "
+        "a ranking: the query whose rows compete.",
     )
     columns: Columns | None = Field(
         None, description="Columns to read; all without it. Label, timestamp and entity are read in any case."
@@ -284,7 +285,8 @@ class RuleSpec(Section):
     """One rule of the gate. Every limit that it names must hold; numbers are in the metric's own units."""
 
     metric: Text = Field(
-        description="Name of a metric (`roc_auc`), of a fairness gap or a measurement, or `package.module:function`."
+        description="Name of a metric (`roc_auc`), of a fairness gap or a measurement, `importance_share`, or "
+        "`package.module:function`."
     )
     at_least: Finite | None = Field(None, description="Smallest allowed value, in the metric's unit.")
     at_most: Finite | None = Field(None, description="Largest allowed value, in the metric's unit.")
@@ -305,6 +307,11 @@ class RuleSpec(Section):
     unsafe_ignore_champion: bool = Field(False, description="Do not compare this rule with the champion.")
     higher_is_better: bool | None = Field(
         None, description="Direction of a metric that is given as `package.module:function`; not for the others."
+    )
+    column: Column | None = Field(
+        None,
+        description="Input of the model that must not drive it: `{metric: importance_share, column: zip_code, at_most: "
+        "0.05}` allows it at most 5 % of the permutation importance.",
     )
 
 

@@ -3,11 +3,17 @@ Score models on the same rows. A script of its own: it runs in the model's envir
 
     python score.py --data FOLDER_OR_FILE --label COLUMN --output FILE.parquet
         --model candidate=URI [--model champion=URI] [--model anchor=URI] [--keep COLUMN ...]
+        [--importance] [--per COLUMN ...] [--group COLUMN]
 
 Writes ``FILE.parquet``: the label, the kept columns and, per model, ``NAME`` (one value per row) or ``NAME_0``,
 ``NAME_1``, ... (one probability per class); and ``FILE.json`` beside it, which says per model ``type`` (``values`` or
 ``probabilities``), ``classes``, ``inputs`` (type of each required input column), ``size_bytes`` and ``seconds``, or the
 ``error`` that kept it from being scored. Only the candidate's errors end the script; nothing is written then.
+
+``--importance`` also shuffles each input of the candidate between at most 5,000 rows (seeded) and writes how much the
+loss grows into ``importance``: ``loss``, ``base`` (the loss before), ``rows``, ``repeats``, ``columns`` (each with
+``drop``, ``drop_low``, ``drop_high``: a 95 % interval), ``slices`` (the drops per value of each ``--per`` column) and
+``not_inputs``; or the ``error`` that kept it from being measured, which never ends the script.
 """
 
 from __future__ import annotations
@@ -19,6 +25,7 @@ import os
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +35,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import pandas as pd
 
@@ -37,6 +44,14 @@ __all__ = ["main", "score"]
 CHUNK_ROWS = 50_000
 PROBE_ROWS = 10
 _ERROR_CHARACTERS = 500
+
+IMPORTANCE_ROWS = 5_000  # predictions per column: fewer rows are shuffled more often
+IMPORTANCE_PREDICTIONS = 1_000_000  # predictions in all
+IMPORTANCE_SECONDS = 300  # what a slow model may take
+_LEAST_ROWS = 30  # of a slice, and of all, below which nothing is said
+_MOST_REPEATS = 10
+_MOST_SLICES = 20  # per column, the largest
+_SECONDS_BETWEEN_LINES = 5
 
 
 class ScoringError(Exception):
@@ -51,34 +66,64 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", required=True, type=Path, help="Parquet file to write")
     parser.add_argument("--model", required=True, action="append", metavar="NAME=URI", help="candidate=URI and others")
     parser.add_argument("--keep", default=[], nargs="+", action="extend", metavar="COLUMN", help="column to copy")
+    parser.add_argument(
+        "--importance", action="store_true", help="measure how much each input of the candidate matters"
+    )
+    parser.add_argument(
+        "--per", default=[], nargs="+", action="extend", metavar="COLUMN", help="keep; measure per value"
+    )
+    parser.add_argument("--group", metavar="COLUMN", help="keep; rows with the same value are ranked together")
     given = parser.parse_args(arguments)
     models = dict(text.partition("=")[::2] for text in given.model)
     if "candidate" not in models or not all(models.values()) or len(models) != len(given.model):
         parser.error("give --model candidate=URI, and every other model as NAME=URI, each name once")
     try:
-        score(given.data, label=given.label, output=given.output, models=models, keep=given.keep)
+        score(
+            given.data,
+            label=given.label,
+            output=given.output,
+            models=models,
+            keep=given.keep,
+            importance=given.importance,
+            per=given.per,
+            group=given.group,
+        )
     except ScoringError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def score(data: str, *, label: str, output: Path, models: dict[str, str], keep: Sequence[str] = ()) -> dict[str, Any]:
+def score(
+    data: str,
+    *,
+    label: str,
+    output: Path,
+    models: dict[str, str],
+    keep: Sequence[str] = (),
+    importance: bool = False,
+    per: Sequence[str] = (),
+    group: str | None = None,
+) -> dict[str, Any]:
     """
     Score *models* (name -> MLflow URI) on the rows of *data*; write *output* and the JSON beside it; return the JSON.
 
+    :param importance: measure the importance of the candidate's inputs too.
+    :param per: columns to keep, and to measure the importance by.
+    :param group: column to keep: the query of a row, when the models rank.
     :raises ScoringError: data that cannot be read, a column that is missing, a candidate that cannot be scored.
     """
     begin = time.monotonic()
     rows = _open(data)
-    copied = list(dict.fromkeys([label, *keep]))
+    copied = list(dict.fromkeys([label, *keep, *per, *([group] if group else [])]))
     _check_columns(copied, rows.schema.names, list(models))
     table = rows.to_table(columns=copied)
     print(f"{table.num_rows} rows of {data}", flush=True)
     summary: dict[str, Any] = {"rows": table.num_rows, "label": label, "keep": copied[1:], "models": {}}
     for name, uri in models.items():
         try:
-            table, summary["models"][name] = _score_one(name, uri, rows, label, table)
+            model = _load(uri, rows, label)
+            table, summary["models"][name] = _score_one(name, model, rows, table)
         except Exception as error:  # a model is foreign code: it may raise anything
             reason = f"{type(error).__name__}: {error}" if not isinstance(error, ScoringError) else str(error)
             reason = reason[:_ERROR_CHARACTERS]
@@ -86,6 +131,10 @@ def score(data: str, *, label: str, output: Path, models: dict[str, str], keep: 
                 raise ScoringError(f"The candidate {uri} could not be scored. {reason}") from error
             print(f"{name}: could not be scored. {reason}", flush=True)
             summary["models"][name] = {"uri": uri, "error": reason}
+        else:
+            if importance and name == "candidate":
+                ask = _Question(label, group, per, summary["models"][name]["seconds"] / max(table.num_rows, 1))
+                summary["importance"] = _importance(model, rows, table, ask)
     summary["seconds"] = round(time.monotonic() - begin, 3)
     output.parent.mkdir(parents=True, exist_ok=True)
     with _written_whole(output.with_suffix(".json")) as file:
@@ -129,26 +178,45 @@ def _check_columns(copied: list[str], known: list[str], models: list[str]) -> No
                 raise ScoringError(f"The column {column!r} has the name of the scores of {model!r}. Rename the column.")
 
 
-def _score_one(name: str, uri: str, rows: ds.Dataset, label: str, table: pa.Table) -> tuple[pa.Table, dict[str, Any]]:
-    """Return *table* with the scores of one model, and what is worth knowing about it."""
-    import mlflow
+@dataclass
+class _Model:
+    """A model, and how it is asked."""
 
-    begin = time.monotonic()
-    folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
-    model = mlflow.pyfunc.load_model(str(folder))
-    inputs, columns, as_tensor = _inputs(model, rows.schema.names, label)
-    parts: list[np.ndarray] = []
-    predict, classes = None, None
-    done = 0
-    for frame in _frames(rows, columns):
-        data = frame.to_numpy() if as_tensor else frame
-        if predict is None:
-            predict, classes = _predictor(model, data[:PROBE_ROWS])
-        part = _plain(predict(data))
+    uri: str
+    folder: Path
+    loaded: Any
+    inputs: dict[str, str]  # required columns with their types
+    columns: list[str]  # columns to pass
+    as_tensor: bool
+    ask: Callable[[Any], Any] | None = None
+    classes: list[Any] | None = None
+
+    def predict(self, frame: pd.DataFrame) -> np.ndarray:
+        data = frame.to_numpy() if self.as_tensor else frame
+        if self.ask is None:
+            self.ask, self.classes = _predictor(self.loaded, data[:PROBE_ROWS])
+        part = _plain(self.ask(data))
         if len(part) != len(frame):
             raise ScoringError(f"It returned {len(part)} predictions for {len(frame)} rows.")
-        parts.append(part)
-        done += len(part)
+        return part
+
+
+def _load(uri: str, rows: ds.Dataset, label: str) -> _Model:
+    import mlflow
+
+    folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+    loaded = mlflow.pyfunc.load_model(str(folder))
+    return _Model(uri, folder, loaded, *_inputs(loaded, rows.schema.names, label))
+
+
+def _score_one(name: str, model: _Model, rows: ds.Dataset, table: pa.Table) -> tuple[pa.Table, dict[str, Any]]:
+    """Return *table* with the scores of one model, and what is worth knowing about it."""
+    begin = time.monotonic()
+    parts: list[np.ndarray] = []
+    done = 0
+    for frame in _frames(rows, model.columns):
+        parts.append(model.predict(frame))
+        done += len(frame)
         print(f"{name}: {done} of {table.num_rows} rows", flush=True)
     scores: np.ndarray[Any, Any] = np.concatenate(parts) if parts else np.empty(0)
     if scores.ndim == 1:
@@ -157,11 +225,11 @@ def _score_one(name: str, uri: str, rows: ds.Dataset, label: str, table: pa.Tabl
         for k in range(scores.shape[1]):
             table = table.append_column(f"{name}_{k}", pa.array(scores[:, k]))
     return table, {
-        "uri": uri,
+        "uri": model.uri,
         "type": "values" if scores.ndim == 1 else "probabilities",
-        "classes": classes if scores.ndim == 2 else None,
-        "inputs": inputs,
-        "size_bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+        "classes": model.classes if scores.ndim == 2 else None,
+        "inputs": model.inputs,
+        "size_bytes": sum(file.stat().st_size for file in model.folder.rglob("*") if file.is_file()),
         "seconds": round(time.monotonic() - begin, 3),
     }
 
@@ -213,6 +281,157 @@ def _plain(predicted: Any) -> np.ndarray:
     if values.ndim not in (1, 2):
         raise ScoringError(f"It returned an array of shape {values.shape}; one value or one row per row is needed.")
     return values.astype(float) if values.dtype == np.float16 else values
+
+
+# -- importance -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Question:
+    label: str
+    group: str | None
+    per: Sequence[str]
+    seconds_per_row: float
+
+
+def _importance(model: _Model, rows: ds.Dataset, table: pa.Table, ask: _Question) -> dict[str, Any]:
+    """Return what `score` writes as ``importance``: how the loss grows when one column after the other is shuffled."""
+    try:
+        return _measured(model, rows, table, ask)
+    except Exception as error:  # noqa: BLE001 - the model is foreign code, and its scores are worth having without this
+        reason = str(error) if isinstance(error, ScoringError) else f"{type(error).__name__}: {error}"
+        print(f"importance: not measured. {reason[:_ERROR_CHARACTERS]}", flush=True)
+        return {"error": reason[:_ERROR_CHARACTERS]}
+
+
+def _measured(model: _Model, rows: ds.Dataset, table: pa.Table, ask: _Question) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    chosen = _chosen_rows(table, ask, len(model.columns), rng)
+    part = table.take(chosen)
+    frame = rows.take(chosen, columns=model.columns).to_pandas().reset_index(drop=True)
+    group = _codes(part[ask.group]) if ask.group else None
+    label = part[ask.label].to_pandas().to_numpy()
+    before = model.predict(frame)
+    loss, of_rows = _loss(label, before, model.classes, group)
+    base = of_rows(before)
+    n = len(frame)
+    repeats = max(1, min(_MOST_REPEATS, IMPORTANCE_ROWS // n))
+    slices = {by: _slices(part[by]) for by in ask.per}
+    found: dict[str, Any] = {}
+    drops: dict[str, dict[str, dict[str, Any]]] = {
+        by: {value: {"rows": int(mask.sum()), "drops": {}} for value, mask in masks.items()}
+        for by, masks in slices.items()
+    }
+    many = frame.loc[np.tile(np.arange(n), repeats)].reset_index(drop=True)
+    said = time.monotonic()
+    for i, column in enumerate(model.columns, start=1):
+        order = np.concatenate([rng.permutation(n) for _ in range(repeats)])
+        shuffled = many.assign(**{column: frame[column].take(order).set_axis(many.index)})
+        growth = (of_rows(model.predict(shuffled), repeats).reshape(repeats, n) - base).mean(axis=0)
+        found[column] = _interval(growth, group)
+        for by, masks in slices.items():
+            for value, mask in masks.items():
+                drops[by][value]["drops"][column] = float(growth[mask].mean())
+        if i == len(model.columns) or time.monotonic() - said > _SECONDS_BETWEEN_LINES:
+            said = time.monotonic()
+            print(f"importance: {i} of {len(model.columns)} columns on {n} rows", flush=True)
+    return {
+        "loss": loss,
+        "base": float(base.mean()),
+        "rows": n,
+        "repeats": repeats,
+        "columns": found,
+        "slices": drops,
+        "not_inputs": [name for name in rows.schema.names if name not in found and name != ask.label],
+    }
+
+
+def _chosen_rows(table: pa.Table, ask: _Question, columns: int, rng: np.random.Generator) -> np.ndarray:
+    """Return the positions of labeled rows to look at, ascending; whole queries when rows are ranked together."""
+    if columns == 0:
+        raise ScoringError("The model takes no columns.")
+    slow = IMPORTANCE_SECONDS / max(ask.seconds_per_row, 1e-9)
+    most = int(min(IMPORTANCE_ROWS, IMPORTANCE_PREDICTIONS // columns, slow // columns))
+    usable = np.flatnonzero(~table[ask.label].is_null(nan_is_null=True).to_numpy())
+    if most < _LEAST_ROWS:
+        raise ScoringError(f"{columns} columns would take too long with a model this slow.")
+    if len(usable) < _LEAST_ROWS:
+        raise ScoringError(f"{len(usable)} labeled rows are too few, {_LEAST_ROWS} are needed.")
+    if ask.group is None:
+        return np.sort(rng.permutation(usable)[:most])
+    codes = _codes(table[ask.group].take(usable))
+    shuffled = rng.permutation(codes.max() + 1)[codes]
+    fitting = np.cumsum(np.bincount(shuffled)) <= most
+    fitting[0] = True
+    return np.asarray(usable[fitting[shuffled]])
+
+
+def _codes(column: pa.ChunkedArray) -> np.ndarray:
+    """Return a number per distinct value."""
+    return np.unique(column.to_pandas().astype(str), return_inverse=True)[1]
+
+
+def _slices(column: pa.ChunkedArray) -> dict[str, np.ndarray]:
+    """Return the mask of each value that has enough rows, the largest values first."""
+    names, codes, counts = np.unique(column.to_pandas().astype(str), return_inverse=True, return_counts=True)
+    largest = [k for k in np.argsort(-counts, kind="stable")[:_MOST_SLICES] if counts[k] >= _LEAST_ROWS]
+    return {str(names[k]): codes == k for k in largest}
+
+
+def _loss(
+    label: np.ndarray, predicted: np.ndarray, classes: list[Any] | None, group: np.ndarray | None
+) -> tuple[str, Callable[..., np.ndarray]]:
+    """
+    Return the name of the loss that fits these predictions, and the function that gives it per row.
+
+    Probabilities: Brier. Values: squared error. Labels: wrong or not. Scores of a ranking, or of two classes on a
+    scale of their own: squared difference between the ranks of score and label, each scaled to 0..1.
+    """
+    names = np.unique(label)
+    if predicted.ndim == 2:
+        known = np.array(classes) if classes is not None else names
+        if predicted.shape[1] != len(known):
+            raise ScoringError(f"{predicted.shape[1]} columns of probabilities do not fit {len(known)} classes.")
+        truth = (label[:, None] == known).astype(float)
+        return "brier", lambda p, repeats=1: ((p - np.tile(truth, (repeats, 1))) ** 2).sum(axis=1)
+    if predicted.dtype.kind not in "biuf":
+        return "wrong_labels", lambda p, repeats=1: (p != np.tile(label, repeats)).astype(float)
+    two = len(names) == 2
+    number = (label == names[-1]).astype(float) if two and group is None else label.astype(float)
+    if group is None and (not two or ((predicted >= 0) & (predicted <= 1)).all()):
+        name = "brier" if two else "squared_error"
+        return name, lambda p, repeats=1: (p - np.tile(number, repeats)) ** 2
+    codes = np.zeros(len(label), dtype=np.int64) if group is None else group
+    truth = _ranks(number, codes)
+
+    def of_rows(p: np.ndarray, repeats: int = 1) -> np.ndarray:
+        each = [(_ranks(scores, codes) - truth) ** 2 for scores in p.reshape(repeats, len(codes))]
+        return np.concatenate(each)
+
+    return "rank_error", of_rows
+
+
+def _ranks(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Return the mean rank of each value within its group, scaled to 0..1."""
+    order = np.lexsort((values, codes))
+    ordered, group = values[order], codes[order]
+    fresh = np.concatenate([[True], (ordered[1:] != ordered[:-1]) | (group[1:] != group[:-1])])
+    tie = np.cumsum(fresh) - 1
+    first = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]]))
+    sizes = np.diff(np.append(first, len(values)))
+    place = np.arange(len(values)) - np.repeat(first, sizes)
+    mean = np.bincount(tie, place) / np.bincount(tie)
+    result = np.empty(len(values))
+    result[order] = mean[tie] / np.repeat(np.maximum(sizes - 1, 1), sizes)
+    return result
+
+
+def _interval(growth: np.ndarray, group: np.ndarray | None) -> dict[str, float]:
+    """Return the mean and its 95 % interval over rows, or over queries."""
+    mean = float(growth.mean())
+    apart = growth - mean if group is None else np.bincount(group, growth - mean)
+    half = 1.96 * float(np.sqrt((apart**2).sum())) / len(growth)
+    return {"drop": mean, "drop_low": mean - half, "drop_high": mean + half}
 
 
 @contextlib.contextmanager

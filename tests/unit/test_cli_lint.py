@@ -79,6 +79,26 @@ FINDINGS = {
             "units."
         ),
     ),
+    "unknown forbidden column": (
+        lambda: change(
+            "rain.yaml", "at_least: 0.75}", "at_least: 0.75}, {metric: importance_share, column: wnd, at_most: 0.1}"
+        ),
+        "rain.yaml:6: evaluate[1].column: the data has no column 'wnd'. Did you mean 'wind'? Columns: at, wind, rain.",
+    ),
+    "forbidden column without a limit": (
+        lambda: change("rain.yaml", "at_least: 0.75}", "at_least: 0.75}, {metric: importance_share, column: wind}"),
+        (
+            "rain.yaml:6: evaluate[1].metric: importance_share is a share of one column: give column: COLUMN and at_most, "
+            "0..1, and no more."
+        ),
+    ),
+    "ranking without queries": (
+        lambda: change("rain.yaml", "roc_auc", "ndcg"),
+        (
+            "rain.yaml:6: evaluate[0].metric: ndcg ranks the rows of a query against each other. Name its column: "
+            "data.entity: COLUMN."
+        ),
+    ),
     "metrics of different labels": (
         lambda: change("rain.yaml", "at_least: 0.75}", "at_least: 0.75}, {metric: rmse}"),
         "rain.yaml:6: evaluate: no kind of label has all of these metrics: roc_auc, rmse.",

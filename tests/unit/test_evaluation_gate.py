@@ -13,12 +13,14 @@ from airflow_provider_mlops.evaluation import (
     Finding,
     GatePolicy,
     GateVerdict,
+    Importance,
     Predictions,
     Reason,
     Rule,
     check_rules,
     decide,
 )
+from airflow_provider_mlops.evaluation.importance import Drop
 
 FAST = GatePolicy(bootstrap_draws=400)
 
@@ -338,12 +340,67 @@ def test_a_few_missing_labels_leave_their_rows_out():
     assert decision.rows == 1950
 
 
+IMPORTANCE = Importance(
+    loss="brier",
+    base=0.1,
+    rows=500,
+    repeats=10,
+    columns={"age": Drop(0.06, 0.05, 0.07), "zip": Drop(0.02, 0.01, 0.03), "noise": Drop(-0.01, -0.02, 0.001)},
+    not_inputs=("street",),
+)
+
+DRIVERS = [
+    # column, at_most, what was measured, verdict, reason, words
+    (
+        "zip",
+        0.25,
+        IMPORTANCE,
+        "passed",
+        "holds",
+        "'zip' holds 25.0% of the model's importance, at most 25.0% is allowed.",
+    ),
+    ("zip", 0.05, IMPORTANCE, "refused", "forbidden_driver", "25.0% .* at most 5.0% .* columns that stand in for it"),
+    ("noise", 0.0, IMPORTANCE, "passed", "holds", "'noise' holds 0.0%"),
+    ("street", 0.05, IMPORTANCE, "passed", "holds", "'street' is no input of the model"),
+    ("zpi", 0.05, IMPORTANCE, "refused", "missing_metric", "the data has no column 'zpi'. Did you mean 'zip'"),
+    ("zip", 0.05, None, "refused", "missing_metric", "was not measured. Look at the scoring job's log"),
+]
+
+
+@pytest.mark.parametrize(("column", "at_most", "importance", "verdict", "reason", "words"), DRIVERS)
+def test_a_forbidden_column_must_not_drive_the_model(column, at_most, importance, verdict, reason, words):
+    rules = [Rule("accuracy"), Rule("importance_share", column=column, at_most=at_most)]
+    decision = ask(rules, models(won=60, lost=20), importance=importance)
+    outcome = decision.rules[1]
+    assert (outcome.verdict, outcome.reason) == (verdict, reason)
+    assert re.search(words, outcome.sentence)
+    assert decision.verdict == verdict
+
+
+def test_what_drives_a_model_is_no_measure_of_how_good_it_is():
+    rule = Rule("importance_share", column="zip", at_most=0.5)
+    decision = ask([rule], models(won=60, lost=20), importance=IMPORTANCE)
+    assert decision.reason is Reason.NO_RULE
+    decision = ask([rule, Rule("accuracy")], models(won=60, lost=20), importance=IMPORTANCE)
+    assert "gain" in decision.rules[1].numbers
+
+
+def test_a_column_weighs_little_in_a_drift_check_only_when_it_is_shown_to():
+    assert IMPORTANCE.weights == {"age": 0.07, "zip": 0.03, "noise": 0.001}
+    assert IMPORTANCE.shares == pytest.approx({"age": 0.75, "zip": 0.25, "noise": 0.0})
+
+
 BAD_RULES = [
     ({"metric": "roc_acu"}, "'roc_acu' is no metric. Did you mean 'roc_auc'"),
     ({"metric": "mae"}, "mae is not defined for task: binary"),
     ({"metric": "accuracy", "at_least": 80}, r"at_least is 80, and accuracy lies in 0..1"),
     ({"metric": "demographic_parity_difference"}, "give per: COLUMN and at_most"),
     ({"metric": "latency_p95_ms", "at_least": 3}, "is a budget: give at_most"),
+    ({"metric": "importance_share", "at_most": 0.1}, "column: COLUMN go together"),
+    ({"metric": "accuracy", "column": "zip"}, "column: COLUMN go together"),
+    ({"metric": "importance_share", "column": "zip"}, "is a share of one column: give column: COLUMN and at_most"),
+    ({"metric": "importance_share", "column": "zip", "at_most": 5}, "is a share of one column"),
+    ({"metric": "importance_share", "column": "zip", "at_most": 0.1, "per": "g"}, "is a share of one column"),
     ({"metric": "math:dist"}, "say higher_is_better"),
     ({"metric": "accuracy", "higher_is_better": True}, "Leave it out"),
     ({"metric": "accuracy", "atleast": 0.8}, "'atleast' is no key of a rule. Did you mean 'at_least'"),

@@ -65,8 +65,8 @@ MISTAKES = {
     "rule without a metric": (
         {"evaluate": "[{at_least: 0.7}]"},
         (
-            "4: evaluate[0].metric: missing. Name of a metric (roc_auc), of a fairness gap or a measurement, or "
-            "package.module:function."
+            "4: evaluate[0].metric: missing. Name of a metric (roc_auc), of a fairness gap or a measurement, "
+            "importance_share, or package.module:function."
         ),
     ),
     "deploy to nowhere": (
@@ -307,6 +307,20 @@ MISTAKES = {
     "function without a direction": (
         {"evaluate": "[{metric: 'acme.metrics:profit', at_least: 1}]"},
         "4: evaluate[0].metric: a function does not tell its direction. Add higher_is_better: true or false.",
+    ),
+    "importance of no column": (
+        {"evaluate": "[{metric: importance_share, at_most: 0.05}]"},
+        (
+            "4: evaluate[0].metric: importance_share and column go together: {metric: importance_share, column: COLUMN, "
+            "at_most: 0.05}."
+        ),
+    ),
+    "column of another metric": (
+        {"evaluate": "[{metric: roc_auc, column: zip_code}]"},
+        (
+            "4: evaluate[0].metric: importance_share and column go together: {metric: importance_share, column: COLUMN, "
+            "at_most: 0.05}."
+        ),
     ),
     "direction of a known metric": (
         {"evaluate": "[{metric: roc_auc, higher_is_better: false}]"},

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 import airflow_provider_mlops
-from airflow_provider_mlops.adapters.predictions import read_anchor, read_predictions, read_summary
+from airflow_provider_mlops.adapters.predictions import read_anchor, read_importance, read_predictions, read_summary
 from airflow_provider_mlops.errors import DataError
+from airflow_provider_mlops.evaluation import Importance
 
 SCRIPT = Path(airflow_provider_mlops.__file__).parent / "serving" / "score.py"
 ROWS = 400
@@ -29,6 +30,19 @@ class Short(PythonModel):
 set_model(Short())
 """
 
+SAYING_CODE = """
+from mlflow.pyfunc import PythonModel
+from mlflow.models import set_model
+
+class Saying(PythonModel):
+    def predict(self, context, model_input, params=None):
+        return [ANSWER for a in model_input["a"]]
+
+set_model(Saying())
+"""
+
+ANSWERS = {"said": "'yes' if a > 0 else 'no'", "chance": "0.9 if a > 0 else 0.1", "margin": "3.0 * a"}
+
 
 def frame():
     rng = np.random.default_rng(7)
@@ -41,6 +55,10 @@ def frame():
             "country": np.where(x[:, 1] > 0, "north", "south"),
             "at": pd.date_range("2026-01-01", periods=ROWS, freq="h", tz="UTC"),
             "label": label,
+            "noise": rng.permutation(x[:, 0]),
+            "word": np.where(label == 1, "yes", "no"),
+            "query": np.arange(ROWS) // 8,
+            "amount": 2 * x[:, 0] + 0.1 * rng.normal(size=ROWS),
         }
     )
 
@@ -50,9 +68,13 @@ def home(tmp_path_factory):
     """Data and models, made once in a process of its own so that MLflow's warnings stay out of here."""
     home = tmp_path_factory.mktemp("score")
     (home / "data").mkdir()
-    frame().to_parquet(home / "data" / "part-0.parquet")
+    frame().set_axis(range(1000, 1000 + ROWS)).to_parquet(home / "data" / "part-0.parquet")
+    (home / "few").mkdir()
+    frame()[:20].to_parquet(home / "few" / "part-0.parquet")
     (home / "data" / "_complete.json").write_text("{}")
     (home / "short.py").write_text(MODEL_CODE)
+    for name, answer in ANSWERS.items():
+        (home / f"{name}.py").write_text(SAYING_CODE.replace("ANSWER", answer))
     make = """
 import sys, mlflow, pandas as pd, numpy as np
 from mlflow.models import infer_signature
@@ -73,18 +95,26 @@ mlflow.sklearn.save_model(leak, home / "leak", signature=infer_signature(data[["
 other = inputs.rename(columns={"b": "gone"})
 lost = LogisticRegression().fit(other, data["label"])
 mlflow.sklearn.save_model(lost, home / "lost", signature=infer_signature(other, lost.predict(other)))
+three = data[["a", "b", "noise"]]
+driven = LogisticRegression().fit(three, data["label"])
+mlflow.sklearn.save_model(driven, home / "driven", signature=infer_signature(three, driven.predict(three)))
+line3 = LinearRegression().fit(three, data["amount"])
+mlflow.sklearn.save_model(line3, home / "line3", signature=infer_signature(three, line3.predict(three)))
+for name, answer in (("said", ["yes"]), ("chance", [0.1]), ("margin", [0.1])):
+    mlflow.pyfunc.save_model(home / name, python_model=str(home / f"{name}.py"),
+                             signature=infer_signature(three, np.array(answer)))
 mlflow.pyfunc.save_model(home / "short", python_model=str(home / "short.py"))
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", make, str(home)], check=True, capture_output=True, cwd=home)
     return home
 
 
-def run(home, tmp_path, *models, data="data", label="label", keep=("country", "at")):
+def run(home, tmp_path, *models, data="data", label="label", keep=("country", "at"), more=()):
     output = tmp_path / "scores.parquet"
     command = [sys.executable, str(SCRIPT), "--data", str(home / data), "--label", label, "--output", str(output)]
     for model in models:
         command += ["--model", model]
-    done = subprocess.run([*command, "--keep", *keep], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    done = subprocess.run([*command, "--keep", *keep, *more], capture_output=True, text=True, cwd=tmp_path, timeout=120)
     return done, output
 
 
@@ -154,6 +184,75 @@ def test_what_keeps_the_candidate_from_being_scored_is_said_and_nothing_is_writt
     assert "Traceback" not in done.stderr
     assert re.search(text, done.stderr)
     assert not list(tmp_path.iterdir())
+
+
+MEASURED = [
+    # id, model, label, more of the command line, loss
+    ("probabilities", "driven", "label", (), "brier"),
+    ("labels", "said", "word", (), "wrong_labels"),
+    ("one score in 0..1", "chance", "label", (), "brier"),
+    ("two classes on a scale of their own", "margin", "label", (), "rank_error"),
+    ("values", "line3", "amount", (), "squared_error"),
+    ("a ranking", "margin", "label", ("--group", "query"), "rank_error"),
+]
+
+
+@pytest.mark.parametrize(
+    ("model", "label", "more", "loss"), [row[1:] for row in MEASURED], ids=[r[0] for r in MEASURED]
+)
+def test_the_column_that_drives_the_label_matters_and_shuffled_noise_does_not(home, tmp_path, model, label, more, loss):
+    done, output = run(home, tmp_path, f"candidate={home}/{model}", label=label, more=("--importance", *more))
+    assert done.returncode == 0, done.stderr
+    assert "importance: 3 of 3 columns on 400 rows" in done.stdout
+    found = read_importance(output)
+    assert found.loss == loss
+    assert (found.rows, found.repeats) == (ROWS, 10)
+    assert found.columns["a"].low > 0
+    assert found.shares["a"] > 0.85
+    assert found.shares["noise"] < 0.05
+    assert found.columns["noise"].low <= found.columns["noise"].drop <= found.columns["noise"].high
+    assert {"country", "at", "query"} < set(found.not_inputs)
+    assert label not in found.not_inputs
+
+
+def test_importance_is_measured_per_slice_and_twice_the_same(home, tmp_path):
+    ask = {"keep": ["at"], "more": ("--importance", "--per", "country")}
+    written = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        done, output = run(home, tmp_path / name, f"candidate={home}/driven", f"champion={home}/weak", **ask)
+        assert done.returncode == 0, done.stderr
+        written.append(read_summary(output)["importance"])
+        assert list(read_predictions(output, time="at").slices) == ["country"]
+    assert written[0] == written[1]
+    slices = read_importance(output).slices["country"]
+    assert set(slices) == {"north", "south"}
+    assert sum(part.rows for part in slices.values()) == ROWS
+    assert all(part.shares["a"] > 0.8 for part in slices.values())
+
+
+def test_importance_that_cannot_be_measured_leaves_the_scores(home, tmp_path):
+    done, output = run(home, tmp_path, f"candidate={home}/driven", label="word", more=("--importance",), data="few")
+    assert done.returncode == 0, done.stderr
+    assert "importance: not measured. 20 labeled rows are too few" in done.stdout
+    assert read_importance(output) is None
+    assert read_predictions(output).rows == 20
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"columns": None}, "cannot be read"),
+        ({"rows": "many"}, "cannot be read"),
+        ({"columns": {"a": {"drop": 1, "drop_low": 0}}}, "KeyError"),
+        ({"columns": {"a": {"drop": float("nan"), "drop_low": 0, "drop_high": 1}}}, "no finite number"),
+    ],
+)
+def test_an_importance_that_is_damaged_is_said(change, text):
+    good = {"loss": "brier", "base": 0.1, "rows": 9, "repeats": 1, "columns": {}, "slices": {}, "not_inputs": []}
+    assert Importance.from_dict(good).shares == {}
+    with pytest.raises(DataError, match=text):
+        Importance.from_dict({**good, **change})
 
 
 def written(tmp_path, table, models, label="label", keep=()):
