@@ -1,10 +1,12 @@
-"""An MLflow server and a standalone Airflow on this machine, in one folder, on free ports."""
+"""An MLflow server and an Airflow on this machine, in one folder, on free ports."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -13,7 +15,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from airflow_provider_mlops.errors import ConfigError, NotFoundError, ServiceError
 
@@ -21,12 +23,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     import httpx
+    import psutil
 
 __all__ = ["AirflowClient", "Stack", "free_port"]
 
 _MARKER = ".mlops-stack"
 _HEALTHY_WITHIN = 240.0  # seconds; 25 on an idle machine with two cores
 _STOP_WITHIN = 10.0  # seconds
+# What `airflow standalone` runs, without its log servers: those listen on every address of the machine.
+_COMPONENTS = {
+    "api-server": (),
+    "scheduler": ("--skip-serve-logs",),
+    "dag-processor": (),
+    "triggerer": ("--skip-serve-logs",),
+}
 
 
 def free_port() -> int:
@@ -138,9 +148,9 @@ class AirflowClient:
 @dataclass
 class Stack:
     """
-    MLflow (SQLite) and Airflow standalone (SQLite, LocalExecutor) below one folder.
+    MLflow (SQLite) and Airflow (SQLite, LocalExecutor) below one folder, listening on the loopback address alone.
 
-    As a context manager it starts both, waits until they are healthy, and leaves no process behind.
+    As a context manager it starts both, and leaves no process behind.
 
     :param folder: holds all state; must be new, empty, or left by an earlier stack (which is then removed).
     :param environment: more environment variables for Airflow.
@@ -150,7 +160,9 @@ class Stack:
     environment: Mapping[str, str] = field(default_factory=dict)
     airflow_port: int = field(default_factory=free_port)
     mlflow_port: int = field(default_factory=free_port)
-    _processes: list[subprocess.Popen[bytes]] = field(default_factory=list, repr=False)
+    _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict, repr=False)
+    _ports: tuple[int, int] = field(default_factory=lambda: (free_port(), free_port()), repr=False)
+    _marker: IO[bytes] | None = field(default=None, repr=False)
 
     @property
     def dags(self) -> Path:
@@ -174,17 +186,18 @@ class Stack:
 
     @property
     def password(self) -> str:
-        """The password of the user ``admin``, which Airflow makes up at its first start."""
-        found = json.loads((self.folder / "airflow" / "simple_auth_manager_passwords.json.generated").read_text())
-        return str(found["admin"])
+        """The password of the user ``admin``, made up at the start."""
+        return str(json.loads(self._password_file.read_text())["admin"])
+
+    @property
+    def _password_file(self) -> Path:
+        return self.folder / "airflow" / "simple_auth_manager_passwords.json.generated"
 
     def airflow_environment(self) -> dict[str, str]:
         """Return the environment of every Airflow process of this stack."""
-        home = self.folder / "airflow"
         return {
-            **{key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "MLFLOW", "MLOPS"))},
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-            "AIRFLOW_HOME": str(home),
+            **self._plain_environment(),
+            "AIRFLOW_HOME": str(self.folder / "airflow"),
             "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__PARALLELISM": "4",
@@ -194,8 +207,9 @@ class Stack:
             "AIRFLOW__API__BASE_URL": self.airflow_url,
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "10",
-            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
-            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
+            # Nobody listens there, and no other Airflow of this machine is asked: logs are read from the disk.
+            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(self._ports[0]),
+            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(self._ports[1]),
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
             "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "False",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
@@ -205,50 +219,84 @@ class Stack:
             **self.environment,
         }
 
+    def _plain_environment(self) -> dict[str, str]:
+        """Return this process's environment without what configures other installations."""
+        return {
+            **{key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "MLFLOW", "MLOPS"))},
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "DO_NOT_TRACK": "true",
+        }
+
     def start(self) -> None:
-        """Start both servers; return at once. :raises ConfigError: the folder holds something else."""
+        """
+        Start all servers; return when Airflow's database is made, a few seconds later.
+
+        :raises ConfigError: the folder holds something else, or another stack uses it.
+        :raises ServiceError: the database cannot be made.
+        """
         self.folder = self.folder.resolve()
         self._take_folder()
         self._spawn(
             "mlflow",
             [
-                *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.mlflow_port)),
+                *("mlflow", "server", "--host", "127.0.0.1", "--port", str(self.mlflow_port)),
                 *("--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}"),
                 *("--artifacts-destination", str(self.folder / "artifacts"), "--workers", "1"),
             ],
-            {
-                **os.environ,
-                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-                "MLFLOW_DISABLE_TELEMETRY": "true",
-                "DO_NOT_TRACK": "true",
-            },
+            {**self._plain_environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         )
-        self._spawn("airflow", [sys.executable, "-m", "airflow", "standalone"], self.airflow_environment())
+        log = self.folder / "database.log"
+        with log.open("wb") as output:
+            made = subprocess.run(
+                [sys.executable, "-m", "airflow", "db", "migrate"],
+                env=self.airflow_environment(),
+                stdout=output,
+                stderr=output,
+                check=False,
+            )
+        if made.returncode:
+            raise ServiceError(f"Airflow's database could not be made. See {log}.")
+        for component in _COMPONENTS:
+            self.spawn_airflow(component)
+
+    def spawn_airflow(self, component: str) -> subprocess.Popen[bytes]:
+        """Start ``scheduler``, ``triggerer``, ``api-server`` or ``dag-processor``, again when it has ended."""
+        return self._spawn(component, ["airflow", component, *_COMPONENTS[component]], self.airflow_environment())
 
     def _take_folder(self) -> None:
-        if self.folder.exists() and any(self.folder.iterdir()):
-            if not (self.folder / _MARKER).exists():
-                raise ConfigError(f"{self.folder} is not empty and not of an earlier demo. Name another folder.")
-            shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / _MARKER).touch()
+        marker = self.folder / _MARKER
+        if self.folder.exists() and any(self.folder.iterdir()) and not marker.exists():
+            raise ConfigError(f"{self.folder} is not empty and not of an earlier demo. Name another folder.")
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._marker = marker.open("ab")
+        try:
+            fcntl.flock(self._marker, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until this process ends, in whatever way
+        except BlockingIOError:
+            raise ConfigError(f"Another demo runs in {self.folder}. Stop it, or name another folder.") from None
+        for left in self.folder.iterdir():
+            if left != marker:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
         self.dags.mkdir()
+        # Airflow makes up a password too, and prints it into its log.
+        self._password_file.parent.mkdir()
+        self._password_file.touch(mode=0o600)
+        self._password_file.write_text(json.dumps({"admin": secrets.token_urlsafe(12)}) + "\n")
 
-    def _spawn(self, name: str, command: list[str], environment: Mapping[str, str]) -> None:
-        with (self.folder / f"{name}.log").open("wb") as log:
-            # One process group for all, led by the first, so that one signal reaches every part.
-            group = self._processes[0].pid if self._processes else 0
-            self._processes.append(
-                subprocess.Popen(
-                    command,
-                    env=dict(environment),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    cwd=self.folder,
-                    process_group=group,
-                )
+    def _spawn(self, name: str, module: list[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        with (self.folder / f"{name}.log").open("ab") as log:
+            # A process group of their own, so that Ctrl-C reaches the teller of the story alone, who ends the rest.
+            leader = next((process.pid for process in self._processes.values() if process.poll() is None), 0)
+            self._processes[name] = started = subprocess.Popen(
+                [sys.executable, "-m", *module],
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                process_group=leader,
             )
+        return started
 
     def wait_healthy(self) -> Iterator[str]:
         """
@@ -270,7 +318,7 @@ class Stack:
                     if answer.is_success and healthy(answer):
                         del waiting[name]
                         yield name
-            for name, process in zip(("mlflow", "airflow"), self._processes, strict=True):
+            for name, process in self._processes.items():
                 if process.poll() is not None:
                     raise ServiceError(f"{name} ended with {process.returncode}. See {self.folder / name}.log.")
             if time.monotonic() > deadline:
@@ -282,22 +330,21 @@ class Stack:
         return AirflowClient(self.airflow_url, "admin", self.password)
 
     def stop(self) -> None:
-        """Stop everything that was started here, the local model servers included."""
+        """Stop everything that was started here: servers, tasks, jobs, and the local model servers."""
         from airflow_provider_mlops.serving import local
 
-        if self._processes:
-            group = self._processes[0].pid
-            for number, patience in ((signal.SIGTERM, _STOP_WITHIN), (signal.SIGKILL, 2.0)):
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(group, number)
-                deadline = time.monotonic() + patience
-                while time.monotonic() < deadline and _alive(group, self._processes):
-                    time.sleep(0.1)
-            self._processes.clear()
+        _end(list(self._processes.values()))
+        self._processes.clear()
         local.stop(self.storage / "serving")
+        if self._marker is not None:
+            self._marker.close()
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -311,13 +358,51 @@ def _all_healthy(answer: httpx.Response) -> bool:
     )
 
 
-def _alive(group: int, processes: list[subprocess.Popen[bytes]]) -> bool:
-    for process in processes:
-        process.poll()  # reaps it
+def _end(started: list[subprocess.Popen[bytes]]) -> None:
+    """
+    End processes with all that descends from them.
+
+    One signal to one process group is not enough: Airflow runs each task in a group of its own, and a job leads a
+    session.
+    """
+    import psutil
+
+    family: set[psutil.Process] = set()
+    for process in started:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family.add(psutil.Process(process.pid))
+    for number, patience in ((signal.SIGTERM, _STOP_WITHIN), (signal.SIGKILL, _STOP_WITHIN)):
+        told: set[psutil.Process] = set()
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            _grow(family)
+            for process in started:
+                process.poll()  # reaps it
+            family = {member for member in family if _is_alive(member)}
+            if not family:
+                return
+            for member in family - told:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    member.send_signal(number)
+            told |= family
+            time.sleep(0.1)
+
+
+def _grow(family: set[psutil.Process]) -> None:
+    """Add all descendants."""
+    import psutil
+
+    everyone = list(psutil.process_iter(["ppid"]))
+    pids = {member.pid for member in family}
+    while more := [process for process in everyone if process.info["ppid"] in pids and process.pid not in pids]:
+        family.update(more)
+        pids |= {process.pid for process in more}
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    import psutil
+
     try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
+        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
-        return True
-    return True

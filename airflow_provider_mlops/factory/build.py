@@ -18,7 +18,14 @@ from airflow.sdk import (
     get_parsing_context,
 )
 
-from airflow_provider_mlops.errors import ConfigError, DataError, GateRefused, JobFailedError, did_you_mean
+from airflow_provider_mlops.errors import (
+    ConfigError,
+    DataError,
+    GateRefused,
+    JobFailedError,
+    RolloutFailedError,
+    did_you_mean,
+)
 from airflow_provider_mlops.factory.stages import (
     Pipeline,
     data_stage,
@@ -38,7 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = ["continuous_training_dags", "load_dags"]
 
-_HOPELESS = (ConfigError, DataError, GateRefused, JobFailedError)
+_HOPELESS = (ConfigError, DataError, GateRefused, JobFailedError, RolloutFailedError)
 """Errors that a retry cannot mend."""
 
 
