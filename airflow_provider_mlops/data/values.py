@@ -48,37 +48,66 @@ class Window:
 @dataclass(frozen=True, slots=True)
 class DataRef:
     """
-    Where data is and what its columns mean.
+    Where data is and what its columns mean: files (*path*), or a *table* or *query* on an Airflow connection.
 
     :param path: file, folder, glob or fsspec URL of Parquet, CSV or Arrow files.
     :param label: column that a model is to predict.
     :param timestamp: column with the event time of a row.
     :param entity: column whose rows belong together (a customer, a machine).
     :param columns: the columns to read; ``None`` reads all. Label, timestamp and entity are read in any case.
+    :param table: ``name`` or ``schema.name`` of a table or view, in place of *path*.
+    :param query: a ``SELECT``, in place of *path*.
+    :param conn_id: the Airflow connection that *table* or *query* is read by.
     """
 
-    path: str
+    path: str = ""
     label: str | None = None
     timestamp: str | None = None
     entity: str | None = None
     columns: tuple[str, ...] | None = None
+    table: str | None = None
+    query: str | None = None
+    conn_id: str | None = None
+
+    def __post_init__(self) -> None:
+        named = [key for key in ("path", "table", "query") if getattr(self, key)]
+        if len(named) > 1:
+            raise ConfigError(f"data: {named[0]!r} and {named[1]!r} both say where the data is. Keep one of them.")
+        if not named:
+            raise ConfigError("data: 'path' is missing: the file, folder, glob or URL of the data.")
+        if self.conn_id and named == ["path"]:
+            raise ConfigError("data: 'conn_id' goes with 'table' or 'query'; files are opened by their path alone.")
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> DataRef:
-        """Return the reference that a plain mapping describes. :raises ConfigError: an unknown or missing key."""
+    def from_dict(cls, values: Mapping[str, Any], *, tables: bool = False) -> DataRef:
+        """
+        Return the reference that a plain mapping describes.
+
+        :param tables: whether a table or a query will do; else only files.
+        :raises ConfigError: an unknown or missing key, keys that exclude each other, or a table where files are needed.
+        """
         known = [field.name for field in fields(cls)]
         for key in values:
             if key not in known:
                 raise ConfigError(f"data: {key!r} is no key of a data reference.{did_you_mean(key, known)}")
-        if not values.get("path"):
-            raise ConfigError("data: 'path' is missing: the file, folder, glob or URL of the data.")
         columns = values.get("columns")
-        return cls(**{**values, "columns": tuple(columns) if columns is not None else None})
+        path = values.get("path") or ""
+        data = cls(**{**values, "path": path, "columns": tuple(columns) if columns is not None else None})
+        if not data.path and not tables:
+            raise ConfigError(
+                f"data: {'table' if data.table else 'query'!r} cannot be used here: files are needed, so a 'path'. "
+                "Tables and queries are read by CheckDataDriftOperator."
+            )
+        if not data.path and not data.conn_id:
+            raise ConfigError(f"data: {'table' if data.table else 'query'!r} needs 'conn_id', an Airflow connection.")
+        return data
 
     def to_dict(self) -> dict[str, Any]:
         """Return a plain mapping without the keys that are not set."""
         return {
-            key: list(value) if key == "columns" else value for key, value in asdict(self).items() if value is not None
+            key: list(value) if key == "columns" else value
+            for key, value in asdict(self).items()
+            if value is not None and value != ""
         }
 
 

@@ -460,12 +460,8 @@ def _number_test(name: str, ask: _Ask, variance: statistics.BlockVariance | None
         natural_limit=natural,
         rows_needed=_rows_needed(((reach + 0.42) / ask.floor) ** 2, n, m),
         plain_p=plain,
-        numbers={"mean_before": _finite(before.mean), "mean_now": _finite(now.mean)},
+        numbers={"mean_before": before.rounded_mean(), "mean_now": now.rounded_mean()},
     )
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _rows_needed(effective: float, n: int, m: int) -> int | None:

@@ -99,6 +99,17 @@ class NumberCounts:
         """Rows beyond the guards: outside the reference's range widened by its own span on both sides."""
         return int(self.counts[0] + self.counts[-1]) if self.edges.size >= 4 else 0
 
+    def rounded_mean(self, digits: int = 6) -> float | None:
+        """
+        Return the mean, or ``None`` when it is unknown, to so many digits of the largest magnitude.
+
+        The digits after them depend on the order in which rows were added up, so on the engine.
+        """
+        if not math.isfinite(self.mean) or self.minimum is None or self.maximum is None:
+            return None
+        largest = max(abs(self.minimum), abs(self.maximum))
+        return round(self.mean, digits - math.frexp(largest)[1] * 3 // 10) if largest else self.mean
+
     def empty(self) -> NumberCounts:
         """Return the same bins without counts."""
         width = self.edges.size + 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,20 +14,21 @@ from airflow_provider_mlops.drift.profile import ColumnProfile, DataProfile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import timedelta
 
     import numpy.typing as npt
     import pyarrow as pa
 
+    from airflow_provider_mlops.data.values import Window
     from airflow_provider_mlops.drift.counts import Edges
 
-__all__ = ["SAMPLE_ROWS", "Sample", "choose_edges", "choose_layout", "without_identifiers"]
+__all__ = ["SAMPLE_ROWS", "Sample", "block_origin", "choose_edges", "choose_layout", "without_identifiers"]
 
 BINS = 256
 TAILS = (0.0001, 0.001, 0.999, 0.9999)
 MAX_CELLS = 255
 IDENTIFIER_SHARE = 0.5
 SAMPLE_ROWS = 20_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def choose_layout(
@@ -62,6 +63,20 @@ def choose_layout(
         block=block if origin is not None else None,
         origin=_utc(origin).isoformat() if origin is not None and block is not None else None,
     )
+
+
+def block_origin(first: int | None, block: timedelta | None, window: Window | None) -> datetime | None:
+    """
+    Return when block 0 begins: with the window, else with the first row's midnight, or whole block if that is shorter.
+
+    :param first: event time of the first row, microseconds since 1970.
+    """
+    if first is None or block is None:
+        return None
+    if window is not None and window.start is not None:
+        return window.start
+    step = min(block, timedelta(days=1)) // timedelta(microseconds=1)
+    return _EPOCH + timedelta(microseconds=first // step * step)
 
 
 def without_identifiers(profile: DataProfile) -> DataProfile:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from airflow_provider_mlops.adapters.files import column_names, file_format, scan, schema
 from airflow_provider_mlops.drift.counting import microseconds
-from airflow_provider_mlops.drift.layout import Sample, choose_layout, without_identifiers
+from airflow_provider_mlops.drift.layout import Sample, block_origin, choose_layout, without_identifiers
 from airflow_provider_mlops.drift.profile import DataProfile, Family, ProfileBuilder
 from airflow_provider_mlops.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import timedelta
 
     from airflow_provider_mlops.data import DataRef, Window
 
 __all__ = ["EmbeddedEngine"]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PARSED = (Family.NUMBER, Family.BOOLEAN, Family.TEXT)  # families that CSV text is read as, by the layout
 
 
@@ -58,7 +57,7 @@ class EmbeddedEngine:
                 f"The reference {data.path!r} has no rows{_in(window)}, so nothing can be compared with it."
             )
         layout = choose_layout(
-            rows, timestamp=data.timestamp, exclude=left_out, block=block, origin=_origin(first, block, window)
+            rows, timestamp=data.timestamp, exclude=left_out, block=block, origin=block_origin(first, block, window)
         )
         builder = ProfileBuilder(layout)
         for batch in scan(
@@ -83,16 +82,6 @@ class EmbeddedEngine:
         for batch in scan(data.path, columns=read, timestamp=timestamp, window=window, types=types, dictionaries=True):
             builder.add(batch, typed=not untyped)
         return builder.profile()
-
-
-def _origin(first: int | None, block: timedelta | None, window: Window | None) -> datetime | None:
-    """Return when block 0 begins: the window's start, else the first row's midnight (or whole block, if shorter)."""
-    if first is None or block is None:
-        return None
-    if window is not None and window.start is not None:
-        return window.start
-    step = min(block, timedelta(days=1)) // timedelta(microseconds=1)
-    return _EPOCH + timedelta(microseconds=first // step * step)
 
 
 def _in(window: Window | None) -> str:
