@@ -141,6 +141,7 @@ def _reasons(entries: list[Entry], alias: str) -> list[Entry]:
         last(kinds.GATE_DECIDED, "run_id", run),
         registered,
         last(kinds.MODEL_SMOKE_TESTED, "version", version),
+        last(kinds.APPROVAL_ANSWERED, "version", version),
         last(kinds.OVERRIDE_USED, "version", version),
         done,
         last(kinds.ROLLOUT_FINISHED, "version", version),

@@ -242,8 +242,9 @@ def release_stage(
         )
         if spec.mode == "observe":
             return register
+        answer = None
         if spec.mode == "suggest" or spec.approve is not None:
-            line.add("approve", lambda name: _approval(pipeline, name))
+            answer = _answer(line.add("approve", lambda name: _approval(pipeline, name)))
         line.add(
             "promote",
             lambda name: PromoteModelOperator(
@@ -252,6 +253,7 @@ def release_stage(
                 version=_result(register, "version"),
                 expected_champion=_result(evaluate, "champion"),
                 gate_digest=_result(evaluate, "digest"),
+                approval=answer,
             ),
         )
     return register
@@ -377,6 +379,13 @@ def _approval(pipeline: Pipeline, task_id: str) -> ApprovalOperator:
         response_timeout=approve.response_timeout if approve else timedelta(days=2),
         assigned_users=users or None,
     )
+
+
+def _answer(approve: BaseOperator) -> Any:
+    """Return a reference to who answered what; ``None`` for a step of the user's own, which may return anything."""
+    from airflow.providers.standard.operators.hitl import ApprovalOperator
+
+    return XComArg(approve) if isinstance(approve, ApprovalOperator) else None
 
 
 _EVIDENCE = """\

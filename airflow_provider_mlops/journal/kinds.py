@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 __all__ = [
+    "APPROVAL_ANSWERED",
     "DATA_QUARANTINED",
     "DRIFT_CHECKED",
     "GATE_DECIDED",
@@ -34,6 +35,7 @@ TRAINING_FAILED: Final = "training.failed"
 GATE_DECIDED: Final = "gate.decided"
 MODEL_REGISTERED: Final = "model.registered"
 MODEL_SMOKE_TESTED: Final = "model.smoke_tested"
+APPROVAL_ANSWERED: Final = "approval.answered"
 PROMOTION_LEASED: Final = "promotion.leased"
 PROMOTION_PENDING: Final = "promotion.pending"
 PROMOTION_DONE: Final = "promotion.done"
@@ -53,6 +55,7 @@ KINDS: Final = (
     GATE_DECIDED,
     MODEL_REGISTERED,
     MODEL_SMOKE_TESTED,
+    APPROVAL_ANSWERED,
     PROMOTION_LEASED,
     PROMOTION_PENDING,
     PROMOTION_DONE,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_mlops.journal.record import Entry, Record
 
-__all__ = ["explain", "tell"]
+__all__ = ["explain", "sentence_of", "tell"]
 
 
 def explain(entries: Iterable[Entry], model: str) -> list[str]:
@@ -31,10 +31,15 @@ def explain(entries: Iterable[Entry], model: str) -> list[str]:
 
 def tell(record: Record) -> str:
     """Return what happened, and why, as a sentence or two on one line, without control characters."""
+    return sentence_of(record.kind, record.payload)
+
+
+def sentence_of(kind: str, payload: Mapping[str, Any]) -> str:
+    """Return what `tell` says of a record with this *kind* and *payload*, whoever wrote it."""
     try:
-        text = _SENTENCES[record.kind](record.payload)
+        text = _SENTENCES[kind](payload)
     except (KeyError, TypeError):
-        text = f"{record.kind}: {dict(record.payload)}"
+        text = f"{kind}: {dict(payload)}"
     return "".join(char if char.isprintable() else " " for char in text)
 
 
@@ -75,6 +80,17 @@ def _smoke_tested(payload: Mapping[str, Any]) -> str:
     return f"version {payload['version']} {outcome}.{_why(payload)}"
 
 
+def _answered(payload: Mapping[str, Any]) -> str:
+    who = payload["responded_by"]
+    name = f"{who['name'] or who['id']} (id {who['id']})" if who else "nobody in time, so by default"
+    at = f" at {payload['at']}" if payload["at"] else ""
+    evidence = f", on gate decision {payload['gate_digest']}" if payload["gate_digest"] else ""
+    return (
+        f"the promotion of version {payload['version']} was {'approved' if payload['approved'] else 'rejected'} by "
+        f"{name}{at}: {', '.join(payload['chosen'])}{evidence}."
+    )
+
+
 def _pending(payload: Mapping[str, Any]) -> str:
     what = "roll back" if payload["rollback"] else "promote"
     evidence = f", on gate decision {payload['gate_digest']}" if payload["gate_digest"] else ""
@@ -106,6 +122,7 @@ _SENTENCES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     kinds.GATE_DECIDED: _gate_decided,
     kinds.MODEL_REGISTERED: lambda p: f"run {p['run_id']} was registered as version {p['version']}.",
     kinds.MODEL_SMOKE_TESTED: _smoke_tested,
+    kinds.APPROVAL_ANSWERED: _answered,
     kinds.PROMOTION_LEASED: lambda p: f"took the promotion lease {p['token']} until {p['until']}.",
     kinds.PROMOTION_PENDING: _pending,
     kinds.PROMOTION_DONE: _done,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Performance",
+    "approval_answered",
     "data_quarantined",
     "drift_checked",
     "gate_decided",
@@ -190,6 +191,33 @@ def model_smoke_tested(
         "reason": reason,
         "sentence": sentence,
         "numbers": dict(numbers or {}),
+    }
+
+
+def approval_answered(
+    *,
+    version: str,
+    approved: bool,
+    chosen: Sequence[str],
+    responded_by: Mapping[str, str | None] | None,
+    at: str | None,
+    gate_digest: str | None,
+) -> dict[str, Any]:
+    """
+    Return the payload of ``approval.answered``: a person was asked whether *version* may be promoted.
+
+    :param chosen: what was answered, in the words that were offered.
+    :param responded_by: ``id`` and ``name`` of the person; ``None``: nobody answered in time and the default counts.
+    :param at: when it was answered.
+    :param gate_digest: digest of the gate decision that was shown as evidence.
+    """
+    return {
+        "version": version,
+        "approved": approved,
+        "chosen": list(chosen),
+        "responded_by": None if responded_by is None else dict(responded_by),
+        "at": at,
+        "gate_digest": gate_digest,
     }
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_mlops.operators.base import MlopsOperator
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from airflow.sdk import Context
 
@@ -210,16 +210,25 @@ class PromoteModelOperator(MlopsOperator):
     :param expected_champion: version that the candidate was compared with; ``None`` or ``""``: there was none.
         (templated)
     :param gate_digest: digest of the gate's decision. (templated)
+    :param approval: what the `ApprovalOperator` before this task returned: the answer, and who gave it, is journalled
+        before anything moves, and only ``Approve`` lets it. Without it nobody was asked. (templated)
     :param alias: alias to move.
     :param on_foreign_change: what to do when somebody moved the alias by hand: ``fail``, ``adopt`` or ``restore``.
     :param allow_downgrade: promote a version older than the champion.
     :param unsafe_override: promote what the gate did not pass; the text says why and is journalled. (templated)
     :param mlflow_conn_id: the MLflow connection.
     :raises PromotionConflictError: the champion is another one than expected.
-    :raises GateRefused: the journal holds no passed decision of the gate for this version.
+    :raises GateRefused: the journal holds no passed decision of the gate for this version, or it was not approved.
     """
 
-    template_fields: Sequence[str] = ("model", "version", "expected_champion", "gate_digest", "unsafe_override")
+    template_fields: Sequence[str] = (
+        "model",
+        "version",
+        "expected_champion",
+        "gate_digest",
+        "approval",
+        "unsafe_override",
+    )
 
     def __init__(
         self,
@@ -228,6 +237,7 @@ class PromoteModelOperator(MlopsOperator):
         version: str,
         expected_champion: str | None = None,
         gate_digest: str | None = None,
+        approval: Mapping[str, Any] | None = None,
         alias: str = "champion",
         on_foreign_change: ForeignChange = "fail",
         allow_downgrade: bool = False,
@@ -240,6 +250,7 @@ class PromoteModelOperator(MlopsOperator):
         self.version = version
         self.expected_champion = expected_champion
         self.gate_digest = gate_digest
+        self.approval = approval
         self.alias = alias
         self.on_foreign_change = on_foreign_change
         self.allow_downgrade = allow_downgrade
@@ -247,13 +258,15 @@ class PromoteModelOperator(MlopsOperator):
         self.mlflow_conn_id = mlflow_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Run the promotion protocol."""
+        """Record who approved, then run the promotion protocol."""
         from datetime import UTC, datetime
 
         from airflow_provider_mlops.hooks.journal import JournalHook, actor
         from airflow_provider_mlops.hooks.mlflow import MlflowHook
         from airflow_provider_mlops.promotion import PromotionRequest, promote
 
+        if self.approval is not None:
+            self._require_approval(self.approval, context)
         promotion = promote(
             PromotionRequest(
                 model=self.model,
@@ -278,6 +291,32 @@ class PromoteModelOperator(MlopsOperator):
             "previous": promotion.previous,
             "changed": promotion.changed,
         }
+
+    def _require_approval(self, approval: Mapping[str, Any], context: Context) -> None:
+        from airflow_provider_mlops.errors import ConfigError, GateRefused
+        from airflow_provider_mlops.hooks.journal import record_once
+        from airflow_provider_mlops.journal import kinds, payloads
+        from airflow_provider_mlops.journal.narrative import sentence_of
+
+        try:
+            chosen, who, at = list(approval["chosen_options"]), approval["responded_by_user"], approval["responded_at"]
+            payload = payloads.approval_answered(
+                version=self.version,
+                approved=chosen == ["Approve"],
+                chosen=chosen,
+                responded_by=None if who is None else {"id": who["id"], "name": who["name"]},
+                at=at if at is None or isinstance(at, str) else at.isoformat(),
+                gate_digest=self.gate_digest or None,
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                f"approval: {approval!r:.200} is not what an ApprovalOperator returns. Pass approval=approve.output."
+            ) from error
+        record_once(self.model, kinds.APPROVAL_ANSWERED, payload, context, once=("version", "responded_by", "at"))
+        told = sentence_of(kinds.APPROVAL_ANSWERED, payload)
+        self.log.info("%s", told)
+        if not payload["approved"]:
+            raise GateRefused(f"{self.model} version {self.version} is not promoted: {told} Train or evaluate again.")
 
 
 class RollbackModelOperator(MlopsOperator):

@@ -83,6 +83,25 @@ SENTENCES = [
         "version 7 failed its probe (crashed). Exit code 3.",
     ),
     (
+        kinds.APPROVAL_ANSWERED,
+        payloads.approval_answered(
+            version="7",
+            approved=True,
+            chosen=["Approve"],
+            responded_by={"id": "3", "name": "ann"},
+            at="2026-03-01T06:00:00+00:00",
+            gate_digest="d",
+        ),
+        "the promotion of version 7 was approved by ann (id 3) at 2026-03-01T06:00:00+00:00: Approve, on gate decision d.",
+    ),
+    (
+        kinds.APPROVAL_ANSWERED,
+        payloads.approval_answered(
+            version="7", approved=False, chosen=["Reject"], responded_by=None, at=None, gate_digest=None
+        ),
+        "the promotion of version 7 was rejected by nobody in time, so by default: Reject.",
+    ),
+    (
         kinds.PROMOTION_LEASED,
         payloads.promotion_leased(owner="o", token=4, until=AT),
         "took the promotion lease 4 until 2026-03-01T06:00:12+00:00.",
