@@ -1,7 +1,7 @@
 """An engine over tables in memory, held to the same contract as the real ones."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,11 +22,15 @@ class MemoryEngine:
             raise DataError(f"{data.path!r} is no table. Known: {', '.join(self.tables)}.")
         table = self.tables[data.path].combine_chunks()
         if window is not None:
+            if data.timestamp not in table.column_names:
+                raise DataError(f"Column {data.timestamp!r} is not in {data.path!r}.")
+            if not pa.types.is_temporal(table[data.timestamp].type):
+                raise DataError(f"The timestamp column {data.timestamp!r} of {data.path!r} holds no time.")
             times = table[data.timestamp].cast(pa.timestamp("us"), safe=False).cast(pa.int64())
             for bound, keep in ((window.start, pc.greater_equal), (window.end, pc.less)):
                 if bound is not None:
                     aware = bound if bound.tzinfo else bound.replace(tzinfo=UTC)
-                    mask = keep(times, int(aware.timestamp() * 1_000_000))
+                    mask = keep(times, (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1))
                     table, times = table.filter(mask), times.filter(mask)
         return table
 
