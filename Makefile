@@ -15,6 +15,13 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/uv pip install --python $(BIN)/python --quiet --compile-bytecode --constraint constraints.txt --editable '.[test]'
 	@touch $@
 
+MINIMUM := .venv-minimum
+$(MINIMUM)/.ready: pyproject.toml | $(VENV)/.ready
+	uv venv --quiet --clear --python $(BIN)/python $(MINIMUM)
+	uv pip install --python $(MINIMUM)/bin/python --quiet --compile-bytecode --resolution lowest-direct -r pyproject.toml --extra test
+	uv pip install --python $(MINIMUM)/bin/python --quiet --no-deps --editable .
+	@touch $@
+
 .PHONY: constraints
 constraints: venv  ## resolve constraints.txt anew
 	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
@@ -43,6 +50,10 @@ e2e: venv  ## the demo, and a standalone Airflow driven as a user does
 
 .PHONY: test
 test: check unit contract dags e2e  ## everything that CI runs
+
+.PHONY: test-minimum
+test-minimum: $(MINIMUM)/.ready  ## the same on the oldest versions that pyproject.toml allows, but for e2e
+	$(MINIMUM)/bin/python -m pytest tests/unit tests/contract tests/dags
 
 .PHONY: bench-%
 bench-%: venv  ## one board: make bench-parse writes benchmarks/results/parse.json
