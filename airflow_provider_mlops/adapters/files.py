@@ -9,6 +9,7 @@ column where there is one, and the next step.
 from __future__ import annotations
 
 import glob as globs
+import math
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_mlops.data import Window
 
-__all__ = ["column_names", "file_format", "scan", "schema"]
+__all__ = ["column_names", "count_rows", "file_format", "scan", "schema"]
 
 _FORMATS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".arrow": "ipc", ".feather": "ipc", ".ipc": "ipc"}
 _COMPRESSED = {".gz", ".bz2", ".zst"}
@@ -77,6 +78,7 @@ def scan(
     batch_rows: int = 65_536,
     types: Mapping[str, pa.DataType] | None = None,
     dictionaries: bool = False,
+    most_rows: int | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """
     Yield the rows of *path* in the files' order, files sorted by name.
@@ -88,6 +90,8 @@ def scan(
     :param batch_rows: most rows of a batch.
     :param types: types of CSV columns, in place of looking at all their values; other files bring their own.
     :param dictionaries: leave text that Parquet holds as dictionaries in that form, which is faster to count.
+    :param most_rows: of Parquet that has more rows, read about so many: whole row groups, one at random out of each
+        of equal shares of them in order of time and files. Seeded: the same files give the same rows.
     :raises ConfigError: a window without a timestamp column.
     :raises DataError: as `schema`; a column that is not there; a timestamp column that holds no time.
     """
@@ -98,7 +102,29 @@ def scan(
     if source.format == "csv":
         yield from _scan_csv(source, wanted, timestamp, window, batch_rows=batch_rows, types=types or {})
     else:
-        yield from _scan_dataset(source, wanted, timestamp, window, batch_rows, dictionaries=dictionaries)
+        yield from _scan_dataset(
+            source, wanted, timestamp, window, batch_rows, dictionaries=dictionaries, most_rows=most_rows
+        )
+
+
+def count_rows(path: str, *, timestamp: str | None = None, window: Window | None = None) -> int:
+    """
+    Return how many rows of Parquet or Arrow files lie in *window*; reads footers, and times at the window's ends.
+
+    :raises ConfigError: the files are CSV, whose rows nobody has counted.
+    :raises DataError: as `scan`.
+    """
+    import pyarrow.dataset as ds
+
+    source = _resolve(path)
+    if source.format == "csv":
+        raise ConfigError(f"{path!r} is CSV: its rows are known when all of it has been read. Use Parquet.")
+    found = _dataset_schema(source)
+    with _reading(path):
+        dataset = ds.FileSystemDataset.from_paths(
+            list(source.files), schema=found, format=_arrow_format(source, ()), filesystem=source.filesystem
+        )
+        return int(dataset.count_rows(filter=_condition(found, timestamp, window, path)))
 
 
 def _resolve(path: str) -> _Source:
@@ -285,6 +311,7 @@ def _scan_dataset(
     batch_rows: int,
     *,
     dictionaries: bool,
+    most_rows: int | None,
 ) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa
     import pyarrow.dataset as ds
@@ -302,9 +329,12 @@ def _scan_dataset(
         dataset = ds.FileSystemDataset.from_paths(
             list(source.files), schema=found, format=_arrow_format(source, text), filesystem=source.filesystem
         )
+        condition = _condition(found, timestamp, window, source.path)
+        if most_rows is not None and source.format == "parquet":
+            dataset = _thinned(dataset, condition, timestamp, most_rows)
         batches = dataset.scanner(
             columns=names,
-            filter=_condition(found, timestamp, window, source.path),
+            filter=condition,
             batch_size=batch_rows,
             batch_readahead=2,
             fragment_readahead=1,
@@ -312,6 +342,37 @@ def _scan_dataset(
         for batch in batches:
             if batch.num_rows:
                 yield batch
+
+
+def _thinned(dataset: Any, condition: Any, timestamp: str | None, most_rows: int) -> Any:
+    """Return *dataset* with so many of its row groups that they hold about *most_rows*, spread over time and files."""
+    import numpy as np
+    import pyarrow.dataset as ds
+
+    groups = []
+    for file, fragment in enumerate(dataset.get_fragments(filter=condition)):
+        kept = fragment if condition is None else fragment.subset(filter=condition, schema=dataset.schema)
+        for group in kept.row_groups:
+            first = (group.statistics or {}).get(timestamp, {}).get("min")
+            groups.append((first is None, _as_number(first), file, group.id, fragment, group.num_rows))
+    wanted = math.ceil(most_rows * len(groups) / max(sum(group[-1] for group in groups), 1))
+    if wanted >= len(groups):
+        return dataset
+    groups.sort(key=lambda group: group[:4])
+    random = np.random.default_rng(0)
+    chosen: dict[int, tuple[Any, list[int]]] = {}
+    for share in np.array_split(np.arange(len(groups)), wanted):
+        _, _, file, number, fragment, _ = groups[int(random.choice(share))]
+        chosen.setdefault(file, (fragment, []))[1].append(number)
+    parts = [fragment.subset(row_group_ids=sorted(numbers)) for _, (fragment, numbers) in sorted(chosen.items())]
+    return ds.FileSystemDataset(parts, schema=dataset.schema, format=dataset.format, filesystem=dataset.filesystem)
+
+
+def _as_number(first: Any) -> float:
+    """Return a time of a footer as a number that ascends with it."""
+    if isinstance(first, datetime):
+        return (first if first.tzinfo else first.replace(tzinfo=UTC)).timestamp()
+    return float(first.toordinal()) if isinstance(first, date) else 0.0
 
 
 def _condition(found: pa.Schema, timestamp: str | None, window: Window | None, path: str) -> Any:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_mlops.drift.contract import ContractPolicy, Violation
     from airflow_provider_mlops.drift.profile import CategoryCounts, ColumnProfile, DataProfile
 
-__all__ = ["ColumnReport", "DriftPolicy", "DriftReport", "Variation", "Verdict", "check"]
+__all__ = ["ColumnReport", "DriftPolicy", "DriftReport", "Variation", "Verdict", "check", "rows_needed"]
 
 MAX_ALPHA = 0.2
 EXACT_BELOW = 50_000  # effective rows under which the exact law is worth its cost near the limit
@@ -148,7 +148,8 @@ class DriftReport:
 
     :param reason: code of the verdict.
     :param sentence: the verdict in words, with its numbers.
-    :param rows: ``{"reference": n, "current": m, "needed": k or None}``.
+    :param rows: ``{"reference": n, "current": m, "needed": k or None}``; of a sampled side also how many rows there
+        are, ``reference_of`` and ``current_of``.
     :param columns: one report per column of the reference, and per extra column.
     :param top_columns: the drifted (or bad) columns, the most important change first.
     :param plain_alarm: what a test per column at .05 that takes rows as independent would have said; for the log.
@@ -156,7 +157,7 @@ class DriftReport:
     :param variation: whether natural variation was known.
     :param alpha: chance of a false alarm that this window was allowed.
     :param tests: number of tests corrected for, fixed by the reference.
-    :param notes: codes of what a reader should know: ``variation_unknown``, ``reference_small``.
+    :param notes: codes of what a reader should know: ``variation_unknown``, ``reference_small``, ``sampled``.
     """
 
     verdict: Verdict
@@ -233,6 +234,11 @@ def check(
     verdict, reason, sentence, top = _conclude(columns, judged, violations)
     notes = ["variation_unknown"] * (judged.variation is Variation.UNKNOWN)
     notes += ["reference_small"] * (reference.rows < 5 * current.rows)
+    if current.sampled_of or reference.sampled_of:
+        notes.append("sampled")
+        rows |= {"reference_of": reference.sampled_of, "current_of": current.sampled_of}
+        if current.sampled_of:
+            sentence += f" {current.rows:,} of {current.sampled_of:,} rows were read."
     return DriftReport(
         verdict=verdict,
         reason=reason,
@@ -471,8 +477,39 @@ def _rows_needed(effective: float, n: int, m: int) -> int | None:
     return math.ceil(effective * n / (n - effective)) if n > 2 * effective else math.ceil(2 * effective)
 
 
+def rows_needed(reference: DataProfile, policy: DriftPolicy) -> int:
+    """
+    Return how many rows a window needs before a shift of the policy's size can be missed in no column.
+
+    As many as it takes if rows are independent, whatever the reference's own variation.
+    """
+    level = policy.alpha / max(_count_tests(reference), 1)
+    most = 0
+    for column in reference.columns.values():
+        if column.numbers is not None and column.numbers.rows:
+            reach = math.sqrt(-math.log(level / 2) / 2)
+            effective, n = ((reach + 0.42) / policy.ignore_shift_below) ** 2, column.numbers.rows
+        elif column.categories is not None and column.categories.rows:
+            n = column.categories.rows
+            shares = np.array([*column.categories.counts.values(), column.categories.tail_rows]) / n
+            widest = float((shares * (1 - shares)).max())
+            effective = (_reach_of_cells(level, shares.size) + 0.84) ** 2 * widest / policy.ignore_shift_below**2
+        else:
+            continue
+        share = max(column.values / column.rows, 0.01)  # rows without a value do not count
+        most = max(most, math.ceil((_rows_needed(effective, n, 1) or 1) / share))
+    return most
+
+
+def _reach_of_cells(level: float, cells: int) -> float:
+    """Return how many standard deviations a share must move before one of *cells* is significant."""
+    from scipy.special import ndtri  # noqa: PLC0415 - loads at use, never at parse time
+
+    return -float(ndtri(level / (4 * cells)))
+
+
 def _category_test(name: str, ask: _Ask) -> _Test:
-    from scipy.special import ndtri, stdtrit  # noqa: PLC0415 - loads at use, never at parse time
+    from scipy.special import stdtrit  # noqa: PLC0415 - loads at use, never at parse time
 
     before, now = ask.reference.columns[name].categories, ask.current.columns[name].categories
     if before is None or now is None:
@@ -486,7 +523,7 @@ def _category_test(name: str, ask: _Ask) -> _Test:
     pooled = (old + new) / (n + m)
     widest = float((pooled * (1 - pooled)).max())
     cells = max(int((old + new >= 2).sum()), 1)
-    z = -float(ndtri(ask.level / (4 * cells)))
+    z = _reach_of_cells(ask.level, cells)
     factor, natural = 1 / n + 1 / m, 0.0
     counts = _filled(before.blocks[ask.blocks])
     if counts.shape[0] >= MIN_BLOCKS:

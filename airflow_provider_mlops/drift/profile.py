@@ -174,6 +174,7 @@ class DataProfile:
     :param origin: event time at which block 0 begins, ISO 8601.
     :param blocks: numbers of the time blocks that hold rows, ascending; the order of every ``blocks`` array.
     :param block_rows: rows per time block.
+    :param sampled_of: how many rows there were, when only *rows* of them were read; else ``None``.
     """
 
     rows: int
@@ -187,6 +188,7 @@ class DataProfile:
     origin: str | None = None
     blocks: tuple[int, ...] = ()
     block_rows: tuple[int, ...] = ()
+    sampled_of: int | None = None
     schema_version: int = SCHEMA_VERSION
 
     def __eq__(self, other: object) -> bool:
@@ -224,7 +226,12 @@ class DataProfile:
             end=max((side.end for side in (self, other) if side.end), key=_instant, default=None),
             blocks=blocks,
             block_rows=tuple(rows.tolist()),
+            sampled_of=self._there + other._there if self.sampled_of or other.sampled_of else None,
         )
+
+    @property
+    def _there(self) -> int:
+        return self.rows if self.sampled_of is None else self.sampled_of
 
     def _require_same_layout(self, other: DataProfile) -> None:
         if list(self.columns) != list(other.columns):
@@ -281,6 +288,7 @@ class DataProfile:
             "origin": self.origin,
             "blocks": list(self.blocks),
             "block_rows": list(self.block_rows),
+            "sampled_of": self.sampled_of,
             "columns": {name: column.to_dict() for name, column in self.columns.items()},
         }
 
@@ -329,6 +337,7 @@ class DataProfile:
             origin=values["origin"],
             blocks=tuple(values["blocks"]),
             block_rows=tuple(values["block_rows"]),
+            sampled_of=values.get("sampled_of"),
         )
 
 

@@ -43,6 +43,8 @@ _NOTES = {
     "other, so rows were taken as independent. Treat an alert with care: it never starts a retraining.",
     "reference_small": "The reference is less than five times the window. Some references that small alarm again and "
     "again; a longer one is steadier.",
+    "sampled": "Of the largest files only some row groups were read, spread over files and time. Rows of one group may "
+    "resemble each other, so a sample varies a little more than the same number of single rows.",
 }
 
 

@@ -1,13 +1,14 @@
 """A window's verdict: two keys, natural variation, and never `no_drift` where a change could have been missed."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from airflow_provider_mlops.drift.check import DriftPolicy, Variation, Verdict, check
+from airflow_provider_mlops.drift.check import DriftPolicy, Variation, Verdict, check, rows_needed
 from airflow_provider_mlops.drift.contract import ContractPolicy, check_contract
 from airflow_provider_mlops.drift.layout import choose_layout, without_identifiers
 from airflow_provider_mlops.drift.profile import ProfileBuilder
@@ -174,6 +175,32 @@ def test_the_rows_needed_are_those_of_the_method():
     report = judged(reference, columns)
     assert report.tests == 115
     assert report.columns["n0"].rows_needed == pytest.approx(5664, abs=10)
+
+
+def test_a_sampled_window_says_how_much_of_it_was_read(reference):
+    now = profile(rows(8000, seed=4), on=reference)
+    whole, part = (check(reference, each, STRICT) for each in (now, replace(now, sampled_of=2_000_000)))
+    assert "sampled" in part.notes
+    assert (part.rows["current"], part.rows["current_of"], part.rows["reference_of"]) == (8000, 2_000_000, None)
+    assert part.sentence == f"{whole.sentence} 8,000 of 2,000,000 rows were read."
+    assert part.columns == whole.columns
+    assert "sampled" not in whole.notes
+    assert "current_of" not in whole.rows
+
+
+def test_sampled_profiles_add_up_and_travel(reference):
+    part = replace(profile(rows(100, seed=4), on=reference), sampled_of=1000)
+    whole = profile(rows(50, seed=5), on=reference)
+    assert part.merge(whole).sampled_of == whole.merge(part).sampled_of == 1050
+    assert whole.merge(whole).sampled_of is None
+    assert type(part).from_json(part.to_json()).sampled_of == 1000
+
+
+def test_with_the_rows_needed_nothing_stays_open(reference):
+    needed = rows_needed(reference, STRICT)
+    enough, less = (judged(reference, rows(n, seed=6)) for n in (needed, round(0.9 * needed)))
+    assert {column.reason for column in enough.columns.values()} <= {"steady", "too_small"}
+    assert "too_few_rows" in {column.reason for column in less.columns.values()}
 
 
 def test_drift_is_said_even_where_no_drift_could_not_be():

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import csv, feather, parquet
 
-from airflow_provider_mlops.adapters.files import column_names, file_format, scan, schema
+from airflow_provider_mlops.adapters.files import column_names, count_rows, file_format, scan, schema
 from airflow_provider_mlops.data import Window
 from airflow_provider_mlops.errors import ConfigError, DataError, MlopsError
 
@@ -316,3 +316,52 @@ def test_no_bytes_break_with_anything_but_our_error(tmp_path, content, suffix):
     path.write_bytes(content)
     with contextlib.suppress(MlopsError):
         list(scan(str(path)))
+
+
+# Parts of large files
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """Return a folder of four files, forty days, a row group of a thousand rows per day; the names run backwards in time."""
+    folder = tmp_path_factory.mktemp("large")
+    for part in range(4):
+        days = np.arange(10 * part, 10 * part + 10).repeat(1000)
+        at = pa.array([NOON + timedelta(days=int(d)) for d in days], pa.timestamp("us", tz="UTC"))
+        write_groups(pa.table({"day": days, "at": at}), folder / f"{3 - part}.parquet")
+    return folder
+
+
+def write_groups(table, path):
+    parquet.write_table(table, path, row_group_size=1000)
+
+
+@pytest.mark.parametrize(("most", "groups"), [(10_000, 10), (9_500, 10), (1, 1), (40_000, 40), (10**9, 40)])
+def test_of_large_files_so_many_row_groups_are_read_spread_over_time(large, most, groups):
+    days = read(large, timestamp="at", most_rows=most)["day"].to_numpy()
+    assert days.size == groups * 1000
+    chosen, step = np.unique(days), 40 // groups
+    assert chosen.size == groups
+    assert sorted(day // step for day in chosen) == list(range(groups))
+
+
+def test_the_choice_is_the_same_every_time_and_knows_the_window(large):
+    window = Window(NOON + timedelta(days=10), NOON + timedelta(days=30))
+    first, again = (read(large, timestamp="at", window=window, most_rows=5000) for _ in range(2))
+    assert first.equals(again)
+    assert first.num_rows == 5000
+    assert set(first["day"].to_pylist()) <= set(range(10, 30))
+    assert count_rows(str(large), timestamp="at", window=window) == 20_000
+    assert count_rows(str(large)) == 40_000
+
+
+def test_without_times_the_parts_are_spread_over_the_files(large):
+    days = read(large, columns=["day"], most_rows=4000)["day"].to_numpy()
+    assert np.unique(days // 10).size == 4
+
+
+def test_the_rows_of_csv_are_not_known_beforehand(tmp_path):
+    path = write(TABLE, tmp_path / "t.csv")
+    with pytest.raises(ConfigError, match=r"is CSV: .* Use Parquet"):
+        count_rows(path)
+    assert read(path, most_rows=1).num_rows == 4

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from airflow_provider_mlops.adapters.files import column_names, file_format, scan, schema
+from airflow_provider_mlops.adapters.files import column_names, count_rows, file_format, scan, schema
 from airflow_provider_mlops.drift.counting import microseconds
 from airflow_provider_mlops.drift.layout import Sample, block_origin, choose_layout, without_identifiers
 from airflow_provider_mlops.drift.profile import DataProfile, Family, ProfileBuilder
-from airflow_provider_mlops.errors import DataError
+from airflow_provider_mlops.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,17 @@ _PARSED = (Family.NUMBER, Family.BOOLEAN, Family.TEXT)  # families that CSV text
 
 
 class EmbeddedEngine:
-    """Profiles files, folders, globs and fsspec URLs of Parquet, CSV or Arrow. Implements `drift.engine.Engine`."""
+    """
+    Profiles files, folders, globs and fsspec URLs of Parquet, CSV or Arrow. Implements `drift.engine.Engine`.
+
+    :param max_rows: of Parquet with more rows than that, only about so many are read: a seeded choice of row groups
+        spread over files and time. The profile then says how many there are (`DataProfile.sampled_of`).
+    """
+
+    def __init__(self, *, max_rows: int | None = None) -> None:
+        if max_rows is not None and max_rows < 1:
+            raise ConfigError(f"max_rows: expected a whole number >= 1, got {max_rows!r}.")
+        self._max_rows = max_rows
 
     def reference(
         self,
@@ -41,9 +51,16 @@ class EmbeddedEngine:
         if data.timestamp and data.timestamp not in read:
             read.append(data.timestamp)
         types = {field.name: field.type for field in found}
+        most, there = self._limit(data, data.timestamp, window)
         sample, first = Sample(), None
         for batch in scan(
-            data.path, columns=read, timestamp=data.timestamp, window=window, types=types, dictionaries=True
+            data.path,
+            columns=read,
+            timestamp=data.timestamp,
+            window=window,
+            types=types,
+            dictionaries=True,
+            most_rows=most,
         ):
             sample.add(batch)
             if data.timestamp and block is not None:
@@ -61,10 +78,16 @@ class EmbeddedEngine:
         )
         builder = ProfileBuilder(layout)
         for batch in scan(
-            data.path, columns=read, timestamp=data.timestamp, window=window, types=types, dictionaries=True
+            data.path,
+            columns=read,
+            timestamp=data.timestamp,
+            window=window,
+            types=types,
+            dictionaries=True,
+            most_rows=most,
         ):
             builder.add(batch)
-        return without_identifiers(builder.profile())
+        return without_identifiers(_of(builder.profile(), there))
 
     def window(self, data: DataRef, *, layout: DataProfile, window: Window | None = None) -> DataProfile:
         """Count *data* on the bins of *layout*; reads it once. See `drift.engine.Engine.window`."""
@@ -79,9 +102,30 @@ class EmbeddedEngine:
         if timestamp in found and timestamp not in read:
             read.append(timestamp)
         builder = ProfileBuilder(replace(layout.without_counts(blocks=False), timestamp=timestamp))
-        for batch in scan(data.path, columns=read, timestamp=timestamp, window=window, types=types, dictionaries=True):
+        most, there = self._limit(data, timestamp, window)
+        for batch in scan(
+            data.path,
+            columns=read,
+            timestamp=timestamp,
+            window=window,
+            types=types,
+            dictionaries=True,
+            most_rows=most,
+        ):
             builder.add(batch, typed=not untyped)
-        return builder.profile()
+        return _of(builder.profile(), there)
+
+    def _limit(self, data: DataRef, timestamp: str | None, window: Window | None) -> tuple[int | None, int | None]:
+        """Return how many rows to read at most and how many there are; ``None`` twice when all are read."""
+        if self._max_rows is None or file_format(data.path) != "parquet":
+            return None, None
+        there = count_rows(data.path, timestamp=timestamp, window=window)
+        return (self._max_rows, there) if there > self._max_rows else (None, None)
+
+
+def _of(profile: DataProfile, there: int | None) -> DataProfile:
+    """Return *profile* with the number of rows that there are, if not all of them were read."""
+    return replace(profile, sampled_of=there) if there is not None and there > profile.rows else profile
 
 
 def _in(window: Window | None) -> str:
