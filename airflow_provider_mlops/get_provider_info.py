@@ -37,8 +37,8 @@ def get_provider_info() -> dict[str, Any]:
             "operators.model",
             "operators.deployment",
         ),
-        "sensors": _modules("sensors.drift"),
-        "triggers": _modules("triggers.data"),
+        "sensors": _modules("sensors.drift", "sensors.model"),
+        "triggers": _modules("triggers.data", "triggers.model"),
         "hooks": _modules("hooks.mlflow", "hooks.journal"),
         "connection-types": [
             {

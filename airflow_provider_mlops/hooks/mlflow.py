@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,10 @@ from airflow_provider_mlops.adapters.mlflow import MlflowAddress, MlflowRegistry
 from airflow_provider_mlops.errors import MlopsError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow.sdk import Connection
+
     from airflow_provider_mlops.jobs.tracking import Tracking
     from airflow_provider_mlops.promotion.registry import Registry
 
@@ -42,17 +47,13 @@ class MlflowHook(BaseHook):
     def address(self) -> MlflowAddress:
         """Where MLflow is, with the credentials. :raises ConfigError: the connection does not say it."""
         connection = self.get_connection(self.mlflow_conn_id)
-        extra = connection.extra_dejson
-        return MlflowAddress.of(
-            host=connection.host,
-            # A connection written as https://... in the environment has that as its type.
-            schema=connection.schema or ("https" if connection.conn_type == "https" else None),
-            port=connection.port,
-            login=connection.login or None,
-            password=connection.password or None,
-            token=extra.get("token") or None,
-            verify=extra.get("verify", True),
-        )
+        return _address(connection, connection.extra_dejson)
+
+    async def aget_address(self) -> MlflowAddress:
+        """Return `address`, without blocking the event loop: for triggers."""
+        connection = await self.aget_connection(self.mlflow_conn_id)
+        # `extra_dejson` talks to the supervisor of the process, which blocks.
+        return _address(connection, json.loads(connection.extra or "{}"))
 
     @property
     def tracking_uri(self) -> str:
@@ -83,3 +84,16 @@ class MlflowHook(BaseHook):
             return True, MlflowTracking(self.address).greeting()
         except MlopsError as error:
             return False, str(error)
+
+
+def _address(connection: Connection, extra: Mapping[str, Any]) -> MlflowAddress:
+    return MlflowAddress.of(
+        host=connection.host,
+        # A connection written as https://... in the environment has that as its type.
+        schema=connection.schema or ("https" if connection.conn_type == "https" else None),
+        port=connection.port,
+        login=connection.login or None,
+        password=connection.password or None,
+        token=extra.get("token") or None,
+        verify=extra.get("verify", True),
+    )

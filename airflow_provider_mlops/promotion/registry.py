@@ -11,7 +11,7 @@ from airflow_provider_mlops.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ModelVersion", "Registry", "check_alias", "check_model_name"]
+__all__ = ["ModelVersion", "Registry", "check_alias", "check_model_name", "is_newer"]
 
 # What MLflow itself refuses in a name ("/", ":"), what would break its search filters (quotes), and control characters.
 _MODEL_NAME = re.compile(r"[^/:'\"`\\\x00-\x1f\x7f]{1,255}")
@@ -30,6 +30,7 @@ class ModelVersion:
     :param source: where the model is, as the registry knows it (``models:/m-...`` or a URI of an artifact store).
     :param tags: what is written on this version.
     :param aliases: the aliases that point here, sorted.
+    :param description: what it is, as Markdown, for those who meet it in the registry; empty without one.
     """
 
     model: str
@@ -38,6 +39,7 @@ class ModelVersion:
     source: str
     tags: Mapping[str, str]
     aliases: tuple[str, ...]
+    description: str = ""
 
 
 class Registry(Protocol):
@@ -74,6 +76,25 @@ class Registry(Protocol):
 
     def set_tags(self, model: str, version: str, tags: Mapping[str, str]) -> None:
         """Write *tags* on a version; others stay. :raises NotFoundError: no such model or version."""
+
+    def describe(self, model: str, version: str, text: str) -> None:
+        """Make *text*, Markdown, the description of a version. :raises NotFoundError: no such model or version."""
+
+
+def is_newer(version: str, known: str | None) -> bool:
+    """
+    Return whether *version* has a higher number than *known*; any has when nothing is *known*.
+
+    :raises ConfigError: *known* is no version.
+
+    >>> is_newer("10", "9")
+    True
+    """
+    if known is None:
+        return True
+    if not isinstance(known, str) or not known.isdecimal():
+        raise ConfigError(f"{known!r} is no version of a registered model. Versions are whole numbers, as text.")
+    return int(version) > int(known)
 
 
 def check_model_name(model: str) -> None:

@@ -19,6 +19,7 @@ import airflow_provider_mlops.triggers
 from airflow_provider_mlops.adapters.fingerprint import fingerprint
 from airflow_provider_mlops.errors import ServiceError
 from airflow_provider_mlops.triggers.data import NewDataTrigger
+from airflow_provider_mlops.triggers.model import ModelVersionTrigger
 
 
 def put(file, text="1"):
@@ -304,12 +305,17 @@ def trigger_classes():
 
 
 # Arguments with which a trigger has something to report at once. A new trigger joins by one line.
-AT_ONCE = {NewDataTrigger: lambda folder: {"path": str(folder)}}
+AT_ONCE = {
+    NewDataTrigger: lambda folder: {"path": str(folder)},
+    # A connection that no trigger can use is told without a single request.
+    ModelVersionTrigger: lambda folder: {"model": "churn"},
+}
 
 
 @pytest.mark.parametrize("kind", trigger_classes(), ids=lambda kind: kind.__name__)
-def test_no_trigger_fires_within_15_seconds(kind, tmp_path):
+def test_no_trigger_fires_within_15_seconds(kind, tmp_path, monkeypatch):
     """Airflow 3.2 and 3.3 fail healthy tasks whose trigger fires within a few seconds."""
+    monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", '{"conn_type": "mlflow", "host": "sqlite:////nowhere/m.db"}')
     put(tmp_path / "a.csv")
     trigger = deferred(kind(**AT_ONCE[kind](tmp_path)))
     with asyncio.Runner(loop_factory=Clock) as runner:
