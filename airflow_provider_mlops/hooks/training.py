@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from airflow.sdk.exceptions import AirflowTaskTimeout
+
 from airflow_provider_mlops.errors import ConfigError, JobFailedError
 from airflow_provider_mlops.hooks.jobs import identity, job_backend, python_of, run_job
 from airflow_provider_mlops.hooks.journal import record_once
@@ -124,6 +126,9 @@ def train(training: Training, context: Context, log: Log) -> tuple[Run, LoggedMo
         record_once(training.model, kinds.TRAINING_FAILED, failed, context, once=("run_id",))
         tracking.end_run(run.run_id, "FAILED")
         tracking.log(run.run_id, tags={OUTCOME_TAG: outcome.value})
+        raise
+    except (SystemExit, AirflowTaskTimeout):
+        tracking.end_run(run.run_id, "KILLED")  # without an outcome, so a retry looks at what became of the job
         raise
     finished = payloads.training_finished(
         key=key, run_id=run.run_id, metrics=tracking.run(run.run_id).metrics, model_uri=model.uri

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, SkipMixin
+from airflow.sdk.exceptions import AirflowTaskTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +25,16 @@ class MlopsOperator(BaseOperator, SkipMixin):
 
     def __init__(self, *, multiple_outputs: bool = True, **kwargs: Any) -> None:
         super().__init__(multiple_outputs=multiple_outputs, **kwargs)
+
+    def on_kill(self) -> None:
+        """
+        End the task, and its jobs with it; what it leaves half done the next attempt ends.
+
+        On SIGTERM Airflow only calls this and goes on, until it sends SIGKILL. A task that exits may be retried, as one
+        whose worker is shut down should be.
+        """
+        if not isinstance(sys.exception(), AirflowTaskTimeout):  # with which it ends already
+            raise SystemExit("The task was told to end.")
 
     def skip_following(self, context: Context, result: Mapping[str, Any]) -> None:
         """Return *result* and skip all that comes directly after, tear-downs excepted. Call it last."""
