@@ -1,0 +1,131 @@
+"""`mlops demo` as its reader runs it, and what it does to the machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+
+import pytest
+from e2e.processes import Command, Watch, mlops
+
+from airflow_provider_mlops.cli.stack import AirflowClient
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def demo(folder, *words):
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "MLFLOW"))}
+    return Command(mlops("demo", "--folder", folder, *words), folder, cwd=folder.parent, environment=environment)
+
+
+def check_summary(folder):
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["ok"] is True
+    a, b, c, d, e = summary["acts"]
+    assert [act["act"] for act in summary["acts"]] == list("abcde")
+    assert all(act["came_true"] and act["seconds"] > 0 and act["title"] for act in summary["acts"])
+    assert (a["verdict"], a["reason"], a["version"], a["champion"]) == ("passed", "holds", "1", "1")
+    assert 0 <= a["prediction"] <= 1
+    assert a["prediction_after_seconds"] < 180
+    assert len(b["windows"]) >= 3
+    assert {(window["verdict"], window["reason"]) for window in b["windows"]} == {("no_drift", "within_variation")}
+    assert b["champion"] == "1"
+    assert (c["verdict"], c["decision"], c["gate"]) == ("drift", "train", "passed")
+    assert c["columns"]
+    assert (c["champion_before"], c["champion_after"]) == ("1", "2")
+    assert c["failures"] == 0
+    assert c["answers"]["1"] > 0
+    assert c["answers"]["2"] > 0
+    assert d["verdict"] == "bad_data"
+    assert d["reason"]
+    assert set(d["columns"]) >= {"temperature", "dew point"}
+    assert (d["decision"], d["trainings"], d["champion"]) == ("wait", 0, "2")
+    assert (e["verdict"], e["champion_before"], e["champion_after"]) == ("refused", "2", "2")
+    assert e["reason"]
+    return summary
+
+
+def secrets_of(folder):
+    """What Airflow made up at its start and must keep for itself."""
+    configuration = (folder / "airflow" / "airflow.cfg").read_text()
+    found = re.findall(r"^(?:fernet_key|jwt_secret|secret_key) *= *(\S{12,})$", configuration, re.MULTILINE)
+    assert found
+    password = json.loads((folder / "airflow" / "simple_auth_manager_passwords.json.generated").read_text())["admin"]
+    return [*found, password]
+
+
+def logs_of(folder):
+    return [file for file in folder.rglob("*") if file.is_file() and (file.suffix == ".log" or file.name == "log")]
+
+
+def test_once_tells_all_acts_within_the_time_and_memory_it_has(tmp_path):
+    folder = tmp_path / "once"
+    with demo(folder, "--once") as command, Watch(command.family) as watch:
+        assert command.wait(within=480) == 0, command.text[-6000:]
+        assert command.family.gone(within=2) == []
+    summary = check_summary(folder)
+    print(f"demo: {summary['seconds']} s, {watch.peak / 2**30:.2f} GiB")
+    assert summary["seconds"] < 480
+    assert 2**28 < watch.peak < 4 * 2**30
+    assert len(watch.listeners) >= 4  # Airflow, MLflow, the router, a model server
+    assert watch.public == {}
+
+
+def test_it_stays_up_with_addresses_that_work_until_ctrl_c(tmp_path):
+    folder = tmp_path / "stay"
+    with demo(folder) as command:
+        command.wait_for("Ctrl-C stops everything.", within=480)
+        check_summary(folder)
+        told = command.text
+
+        curl = next(line.strip() for line in told.splitlines() if line.strip().startswith("curl "))
+        answer = subprocess.run(["bash", "-c", curl], capture_output=True, text=True, timeout=60, check=True)
+        chances = json.loads(answer.stdout)["predictions"][0]
+        assert sum(chances) == pytest.approx(1)
+
+        url, user, password = re.search(r"Airflow +(\S+) +user (\S+), password (\S+)", told).groups()
+        assert AirflowClient(url, user, password).get("dags")["total_entries"] == 2
+
+        shown = next(line.split(maxsplit=1)[1] for line in told.splitlines() if " mlops journal show " in line)
+        journal = subprocess.run(mlops(*shown.split()[1:]), capture_output=True, text=True, timeout=60, check=True)
+        assert "quarantined" in journal.stdout
+
+        for secret in secrets_of(folder):
+            assert [file for file in logs_of(folder) if secret.encode() in file.read_bytes()] == []
+        assert folder.stat().st_mode & 0o077 == 0
+
+        command.interrupt()
+        assert command.wait(within=60) == 0, command.text[-3000:]
+        assert command.family.gone() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "number"),
+    [("Starting MLflow and Airflow", signal.SIGINT), ("data.snapshot", signal.SIGTERM)],
+    ids=["ctrl-c during the start", "terminated while a task runs"],
+)
+def test_it_can_be_stopped_at_any_time(tmp_path, words, number):
+    folder = tmp_path / "early"
+    with demo(folder) as command:
+        command.wait_for(words, within=240)
+        command.interrupt(number)
+        assert command.wait(within=60) == 130
+        assert command.family.gone() == []
+        assert "Traceback" not in command.text
+
+
+def test_two_demos_do_not_share_a_folder(tmp_path):
+    folder = tmp_path / "one"
+    with demo(folder) as first:
+        first.wait_for("Starting MLflow and Airflow", within=60)
+        while not (folder / "mlflow.log").exists():
+            pass
+        second = subprocess.run(mlops("demo", "--folder", folder), capture_output=True, text=True, timeout=60)
+        assert second.returncode == 2
+        assert f"Another demo runs in {folder}" in second.stderr
+        first.interrupt()
+        assert first.wait(within=60) == 130
+        assert first.family.gone() == []
