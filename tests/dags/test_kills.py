@@ -1,0 +1,357 @@
+"""A task that is killed at any step and run again comes to the same end, once."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+import training_scripts
+from dying_tasks import Worker
+from leftovers import half_written, users_of
+
+from airflow_provider_mlops.adapters.mlflow import MlflowRegistry, MlflowTracking
+from airflow_provider_mlops.adapters.rollout.local import LocalTarget
+from airflow_provider_mlops.hooks.journal import JournalHook
+from airflow_provider_mlops.jobs.identity import identity_tags
+from airflow_provider_mlops.journal import Record, append_next, kinds, model_stream, payloads, verify
+from airflow_provider_mlops.promotion.state import state
+
+OPERATORS = "airflow_provider_mlops.operators"
+SIGKILL, SIGTERM = 9, 15
+
+
+class World:
+    """One storage, one MLflow server, one journal; every case has a task instance and a model of its own."""
+
+    def __init__(self, folder, address):
+        self.storage = folder / "storage"
+        self.rows = training_scripts.rows(folder / "rows" / "rows.parquet")
+        self.judging = training_scripts.rows(folder / "judging" / "rows.parquet", seed=1)
+        self.script = folder / "train.py"
+        self.script.write_text(training_scripts.GOOD)
+        self.temporary = folder / "temporary"
+        self.temporary.mkdir()
+        self.tracking, self.registry = MlflowTracking(address), MlflowRegistry(address)
+        self.worker = Worker(
+            {
+                "AIRFLOW__MLOPS__STORAGE": str(self.storage),
+                "AIRFLOW_CONN_MLFLOW_DEFAULT": json.dumps({"conn_type": "mlflow", "host": address}),
+                "TMPDIR": str(self.temporary),
+            }
+        )
+
+    def train(self, case, *, max_tries=2, **more):
+        arguments = {
+            "experiment": case,
+            "script": str(self.script),
+            "data_uri": self.rows,
+            "data_digest": "sha256:0",
+            "label_column": "y",
+            "timestamp_column": "at",
+        }
+        return self.worker.attempt(
+            f"{OPERATORS}.training.TrainOperator", arguments, **self.ti(case, "train", max_tries), **more
+        )
+
+    def run(self, operator, case, arguments, **more):
+        return self.worker.attempt(f"{OPERATORS}.{operator}", arguments, **self.ti(case, "task", 2), **more)
+
+    def ti(self, case, task, max_tries):
+        return {"dag_id": case, "run_id": "manual__1", "task_id": task, "max_tries": max_tries}
+
+    def runs(self, case):
+        found = self.tracking.find_runs(
+            self.tracking.experiment(case), tags=identity_tags(case, "manual__1", "train", -1)
+        )
+        return sorted(found, key=lambda run: int(run.tags["mlops.attempt"]))
+
+    def journal(self, model):
+        entries = JournalHook().journal.read(model_stream(model))
+        assert verify(entries) == []
+        return [entry.record for entry in entries]
+
+    def kinds(self, model):
+        return [record.kind for record in self.journal(model)]
+
+    def nothing_is_left(self, *, servers=False):
+        until(lambda: [line for line in users_of(self.storage) if not (servers and "serving" in line)] == [])
+        assert half_written(self.storage) == []
+
+
+def until(holds, seconds=15):
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, mlflow_server):
+    world = World(tmp_path_factory.mktemp("kills"), mlflow_server)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW__MLOPS__STORAGE", str(world.storage))
+        yield world
+    world.worker.close()
+    LocalTarget(world.storage / "serving").stop()
+    world.nothing_is_left()
+
+
+@pytest.fixture(scope="module")
+def trained(world):
+    """A run with a model, for the tasks that come after training."""
+    ended = world.train("kills_trained")
+    assert ended.error is None, ended
+    return ended.result
+
+
+def kill_at_every_step(attempt):
+    """
+    Call *attempt* with a new case, and kill it after its first step; the next case after its second step, and so on.
+
+    Yields each case with the steps that it had made, when it is to be run again; at last the one that none is killed in.
+    """
+    for k in itertools.count(1):
+        ended = attempt(k)
+        assert ended.error is None, ended.error
+        yield k, ended
+        if ended.signal is None:
+            return
+        assert ended.signal == SIGKILL
+        assert len(ended.steps) == k
+
+
+# Training
+
+
+@pytest.mark.timeout(300)
+def test_a_training_that_is_killed_at_any_step_becomes_one_finished_run(world):
+    killed_after = []
+    for k, first in kill_at_every_step(lambda k: world.train(f"kills_train_{k}", kill_after=k)):
+        case = f"kills_train_{k}"
+        killed_after.append(first.steps[-1])
+        again = world.train(case) if first.signal else first
+        assert again.error is None, (first.steps, again)
+        runs = world.runs(case)
+        (finished,) = [run for run in runs if run.status == "FINISHED"]
+        assert finished.run_id == again.result["run_id"]
+        assert {run.status for run in runs} <= {"FINISHED", "KILLED"}
+        # Only a job that went down with its task is run once more.
+        lost = first.signal is not None and first.steps[-1] == "job"
+        assert [run.tags["mlops.outcome"] for run in runs] == (["lost", "succeeded"] if lost else ["succeeded"])
+        (model,) = world.tracking.models(finished.run_id)
+        assert model.uri == again.result["model_uri"]
+        assert json.loads(world.tracking.read_text(finished.run_id, "mlops/profile.json"))["rows"] == 400
+        told = world.kinds(case)
+        assert told.count("training.finished") == 1
+        assert told.count("training.started") == len(runs)
+    assert "job" in killed_after
+    assert "journal training.started" in killed_after
+    assert "journal training.finished" in killed_after
+    assert len(killed_after) >= 8
+    world.nothing_is_left()
+
+
+def test_a_training_that_is_killed_again_while_it_recovers_becomes_one_finished_run(world):
+    clean = world.train("kills_twice_0")
+    k = clean.steps.index("job") + 1
+    for again, _ in kill_at_every_step(
+        lambda j: (
+            (
+                world.train(f"kills_twice_{j}", kill_after=k),
+                world.train(f"kills_twice_{j}", kill_after=j),
+            )[1]
+            if j <= 4
+            else world.train(f"kills_twice_{j}")
+        )
+    ):
+        case = f"kills_twice_{again}"
+        assert world.train(case).error is None
+        runs = world.runs(case)
+        assert [run.status for run in runs].count("FINISHED") == 1
+        assert {run.status for run in runs} <= {"FINISHED", "KILLED"}
+        assert world.kinds(case).count("training.finished") == 1
+    world.nothing_is_left()
+
+
+def test_a_training_that_ended_and_is_asked_again_is_not_run_again(world, trained):
+    assert world.train("kills_trained").result == trained
+    assert len(world.runs("kills_trained")) == 1
+
+
+def test_a_cleared_training_trains_anew_and_its_model_becomes_a_second_version(world):
+    first, model = world.train("kills_cleared"), "kills_cleared"
+    register = lambda ended, task: world.worker.attempt(  # noqa: E731 - used twice, here
+        f"{OPERATORS}.model.RegisterModelOperator",
+        {"model": model, "run_id": ended.result["run_id"]},
+        **world.ti(model, task, 2),
+    )
+    assert register(first, "register").result["version"] == "1"
+    second = world.train("kills_cleared", max_tries=5)  # Airflow raises it by the number of tries when one clears
+    assert second.result["run_id"] != first.result["run_id"]
+    assert [run.status for run in world.runs("kills_cleared")] == ["FINISHED", "FINISHED"]
+    assert register(second, "register").result["version"] == "2"
+    assert register(first, "register").result["version"] == "1"
+    assert [version.version for version in world.registry.versions(model)] == ["2", "1"]
+
+
+SLOW = """\
+import pathlib, sys, time
+pathlib.Path({marker!r}).write_text("")
+time.sleep(600)
+"""
+
+
+def test_a_training_that_is_told_to_end_ends_with_its_job_and_its_run(world, tmp_path):
+    marker = tmp_path / "it runs"
+    fast, world.script = world.script, tmp_path / "slow.py"
+    world.script.write_text(SLOW.format(marker=str(marker)))
+    try:
+        before = time.monotonic()
+        ended = world.train("kills_terminated", terminate_when=marker.exists)
+    finally:
+        world.script = fast
+    assert time.monotonic() - before < 30
+    assert ended.error.startswith("SystemExit: "), ended
+    (run,) = world.runs("kills_terminated")
+    assert run.status == "KILLED"
+    world.nothing_is_left()
+    again = world.train("kills_terminated")
+    assert again.error is None, again
+    assert [run.status for run in world.runs("kills_terminated")] == ["KILLED", "FINISHED"]
+
+
+# Judging
+
+
+def test_a_judgement_that_is_killed_at_any_step_is_one_decision(world, trained):
+    def judge(case, **more):
+        arguments = {
+            "model": case,
+            "run_id": trained["run_id"],
+            "model_uri": trained["model_uri"],
+            "data_uri": world.judging,
+            "label_column": "y",
+            "rules": [{"metric": "roc_auc", "at_least": 0.6}],
+        }
+        return world.run("evaluation.EvaluateModelOperator", case, arguments, **more)
+
+    for k, first in kill_at_every_step(lambda k: judge(f"kills_judge_{k}", kill_after=k)):
+        case = f"kills_judge_{k}"
+        again = judge(case) if first.signal else first
+        assert again.error is None, (first.steps, again)
+        assert again.result["verdict"] == "passed"
+        (decided,) = [record for record in world.journal(case) if record.kind == "gate.decided"]
+        assert decided.payload["digest"] == again.result["digest"]
+        stored = json.loads(world.tracking.read_text(trained["run_id"], "mlops/gate.json"))
+        assert stored["verdict"] == "passed"
+        assert world.tracking.run(trained["run_id"]).tags["mlops.gate_digest"] == again.result["digest"]
+    world.nothing_is_left()
+
+
+# Registering
+
+
+def test_a_registration_that_is_killed_at_any_step_is_one_version(world, trained):
+    def register(case, **more):
+        return world.run(
+            "model.RegisterModelOperator",
+            case,
+            {"model": case, "run_id": trained["run_id"], "data_digest": "sha256:0", "gate_digest": "sha256:1"},
+            **more,
+        )
+
+    steps = 0
+    for k, first in kill_at_every_step(lambda k: register(f"kills_register_{k}", kill_after=k)):
+        case = f"kills_register_{k}"
+        again = register(case) if first.signal else first
+        assert again.error is None, (first.steps, again)
+        (version,) = world.registry.versions(case)
+        assert version.run_id == trained["run_id"]
+        assert version.aliases == ("challenger",)
+        assert version.tags["mlops.data_digest"] == "sha256:0"
+        assert version.tags["mlops.gate_digest"] == "sha256:1"
+        assert version.tags["mlops.code_digest"].startswith("sha256:")
+        assert again.result["version"] == version.version == "1"
+        assert world.kinds(case) == ["model.registered"]
+        steps = k
+    assert steps >= 4
+
+
+# Promoting
+
+
+def registered(world, case, run):
+    """Version 1 of the model *case*, which the gate has passed."""
+    world.registry.create_version(case, run_id=run["run_id"], source=run["model_uri"], tags={})
+    payload = payloads.gate_decided(
+        verdict="passed", reason="good", sentence="It is.", digest="sha256:1", run_id=run["run_id"], champion=None
+    )
+    record = Record(kind=kinds.GATE_DECIDED, at=datetime.now(UTC), actor="test", payload=payload)
+    append_next(JournalHook().journal, model_stream(case), record)
+
+
+def test_a_promotion_that_is_killed_at_any_step_moves_the_alias_once(world, trained):
+    def promote(case, **more):
+        return world.run("model.PromoteModelOperator", case, {"model": case, "version": "1"}, **more)
+
+    def first_try(k):
+        registered(world, f"kills_promote_{k}", trained)
+        return promote(f"kills_promote_{k}", kill_after=k)
+
+    killed_after = []
+    for k, first in kill_at_every_step(first_try):
+        case = f"kills_promote_{k}"
+        killed_after.append(first.steps[-1])
+        again = promote(case) if first.signal else first
+        assert again.error is None, (first.steps, again)
+        assert again.result["version"] == "1"
+        assert world.registry.version_of(case, alias="champion") == "1"
+        assert world.kinds(case).count("promotion.done") == 1
+        folded = state(JournalHook().journal.read(model_stream(case)))
+        assert (folded.champion("champion"), folded.pending) == ("1", None)
+    assert [step for step in killed_after if step.startswith("journal")][:2] == [
+        "journal promotion.leased", "journal promotion.pending",
+    ]  # fmt: skip
+    assert len(killed_after) >= 4
+
+
+# Deploying
+
+
+@pytest.mark.timeout(300)
+def test_a_deployment_that_is_killed_at_any_step_serves_once(world, trained):
+    def deploy(case, **more):
+        arguments = {"model": case, "version": "1", "poll_interval": 0.2}
+        return world.run("deployment.DeployToLocalOperator", case, arguments, **more)
+
+    def first_try(k):
+        registered(world, f"kills_deploy_{k}", trained)
+        return deploy(f"kills_deploy_{k}", kill_after=k)
+
+    client = httpx.Client(trust_env=False, timeout=30)
+    for k, first in kill_at_every_step(first_try):
+        case = f"kills_deploy_{k}"
+        again = deploy(case) if first.signal else first
+        assert again.error is None, (first.steps, again)
+        assert again.result["phase"] == "promoted"
+        answer = client.post(again.result["endpoint"], json={"dataframe_records": [{"a": 3.0, "b": 0.0}]})
+        assert answer.json()["predictions"][0][1] > 0.5
+        assert answer.headers["x-model-version"] == "1"
+        told = world.kinds(case)
+        assert told.count("rollout.started") == 1, (first.steps, told)
+        assert told.count("rollout.finished") == 1, (first.steps, told)
+        servers = [line for line in users_of(world.storage) if f"--name {case} " in line]
+        assert len(servers) == 1
+        LocalTarget(world.storage / "serving").act(case, ())
+        until(lambda case=case: not [line for line in users_of(world.storage) if f"--name {case} " in line])
+    client.close()
+    world.nothing_is_left(servers=True)
+
+
+def test_what_tasks_wrote_for_a_moment_is_gone(world):
+    """All other tests of this module have run by now."""
+    assert [file.name for file in world.temporary.iterdir()] == []
