@@ -202,6 +202,7 @@ def check(
     policy: DriftPolicy | None = None,
     *,
     contract: ContractPolicy | None = None,
+    trailing: DataProfile | None = None,
 ) -> DriftReport:
     """
     Compare *current* with *reference*.
@@ -212,21 +213,22 @@ def check(
 
     :param current: counted on the layout of *reference*.
     :param contract: what is held against the data before drift is asked.
-    :raises ConfigError: *current* was counted on other bins.
+    :param trailing: the time just before the window, on the same layout. A column also drifts when it moved against
+        that; ``numbers["change"]`` tells ``sudden`` (against both), ``gradual`` (against *reference* only) and
+        ``recent`` (against *trailing* only). The number of tests doubles. How much windows vary is still learnt from
+        *reference*.
+    :raises ConfigError: *current* or *trailing* was counted on other bins.
     """
     policy = policy or DriftPolicy()
-    for name, column in reference.columns.items():
-        if name in current.columns and not column.same_layout(current.columns[name]):
-            raise ConfigError(
-                f"Column {name!r} of the window was not counted on the reference's bins. "
-                "Profile the window with layout=reference."
-            )
+    _require_bins(reference, current, "window")
+    if trailing is not None:
+        _require_bins(reference, trailing, "trailing window")
     rows = {"reference": reference.rows, "current": current.rows, "needed": None}
     if current.rows < policy.min_rows or reference.rows == 0:
-        return _no_data(reference, policy, rows)
+        return _no_data(reference, policy, rows, _count_tests(reference) * (2 if trailing else 1))
     violations = check_contract(reference, current, contract)
     broken = {violation.column: _broken(violation) for violation in violations}
-    judged = _judge(reference, current, policy, skip=set(broken))
+    judged = _judge(reference, current, policy, trailing=trailing, skip=set(broken))
     columns = {name: broken.get(name) or judged.columns[name] for name in reference.columns}
     columns |= {name: report for name, report in broken.items() if name not in columns}
     needed = [column.rows_needed for column in columns.values() if column.rows_needed and column.counts]
@@ -255,6 +257,15 @@ def check(
     )
 
 
+def _require_bins(reference: DataProfile, profile: DataProfile, side: str) -> None:
+    for name, column in reference.columns.items():
+        if name in profile.columns and not column.same_layout(profile.columns[name]):
+            raise ConfigError(
+                f"Column {name!r} of the {side} was not counted on the reference's bins. "
+                f"Profile the {side} with layout=reference."
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class _Judged:
     columns: Mapping[str, ColumnReport]
@@ -276,10 +287,11 @@ class _Test:
     natural_limit: float  # smallest effect beyond natural variation; 0 when that is unknown
     rows_needed: int | None  # when the window is too small for this test; None when it is not
     plain_p: float = 1.0
+    trailing: bool = False  # against the trailing window
     numbers: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _no_data(reference: DataProfile, policy: DriftPolicy, rows: Mapping[str, int | None]) -> DriftReport:
+def _no_data(reference: DataProfile, policy: DriftPolicy, rows: Mapping[str, int | None], tests: int) -> DriftReport:
     if reference.rows == 0:
         reason, sentence = "empty_reference", "The reference has no rows, so nothing can be compared with it."
     elif rows["current"] == 0:
@@ -300,7 +312,7 @@ def _no_data(reference: DataProfile, policy: DriftPolicy, rows: Mapping[str, int
         plain_columns=(),
         variation=Variation.KNOWN if known else Variation.UNKNOWN,
         alpha=policy.alpha,
-        tests=_count_tests(reference),
+        tests=tests,
         notes=(),
     )
 
@@ -349,16 +361,30 @@ def _rank(column: ColumnReport) -> tuple[float, float]:
 # Judging the columns
 
 
-def _judge(reference: DataProfile, current: DataProfile, policy: DriftPolicy, *, skip: set[str]) -> _Judged:
+def _judge(
+    reference: DataProfile,
+    current: DataProfile,
+    policy: DriftPolicy,
+    *,
+    trailing: DataProfile | None,
+    skip: set[str],
+) -> _Judged:
     blocks = reference.full_blocks()
     known = blocks.size >= MIN_BLOCKS
-    tests = _count_tests(reference)
-    ask = _Ask(reference, current, policy, blocks if known else blocks[:0], policy.alpha / max(tests, 1))
+    tests = _count_tests(reference) * (2 if trailing else 1)
+    level = policy.alpha / max(tests, 1)
+    blocks = blocks if known else blocks[:0]
+    ask = _Ask(reference, reference, current, policy, blocks, level)
+    enough = trailing is not None and trailing.rows >= policy.min_rows
+    sudden = _Ask(trailing, reference, current, policy, blocks, level) if trailing and enough else None
     names = [name for name in reference.columns if name not in skip]
     variances = _number_variances(reference, names, ask.blocks)
     found: dict[str, list[_Test]] = {}
     for name in names:
         found[name] = [test for test in _column_tests(name, ask, variances.get(name)) if test is not None]
+        if sudden is not None and name in sudden.before.columns:
+            more = _column_tests(name, sudden, variances.get(name))
+            found[name] += [replace(test, trailing=True) for test in more if test is not None]
     flat = [test for several in found.values() for test in several]
     adjusted = dict(
         zip(
@@ -373,7 +399,9 @@ def _judge(reference: DataProfile, current: DataProfile, policy: DriftPolicy, *,
         name: _column_report(name, several, ask, adjusted, shares.get(name), counts=name not in minor)
         for name, several in found.items()
     }
-    plain = tuple(name for name, several in found.items() if any(t.plain_p <= PLAIN_ALPHA for t in several))
+    plain = tuple(
+        name for name, several in found.items() if any(t.plain_p <= PLAIN_ALPHA for t in several if not t.trailing)
+    )
     return _Judged(columns, plain, Variation.KNOWN if known else Variation.UNKNOWN, tests)
 
 
@@ -381,7 +409,8 @@ def _judge(reference: DataProfile, current: DataProfile, policy: DriftPolicy, *,
 class _Ask:
     """What every test of one window needs."""
 
-    reference: DataProfile
+    before: DataProfile  # what the window is compared with: the reference, or the trailing window
+    reference: DataProfile  # whose blocks show how much windows vary
     current: DataProfile
     policy: DriftPolicy
     blocks: npt.NDArray[np.int64]  # positions of the reference's full blocks; none when they are too few
@@ -391,6 +420,12 @@ class _Ask:
     def floor(self) -> float:
         return self.policy.ignore_shift_below
 
+    def variance(self, found: statistics.BlockVariance, n: int) -> statistics.BlockVariance:
+        """Return *found* for a comparison with *n* rows: a trailing window is the mean of fewer blocks."""
+        if self.before is self.reference:
+            return found
+        return replace(found, blocks=n / found.block_rows)
+
 
 def _count_tests(reference: DataProfile) -> int:
     """Return the number of tests, which the reference alone fixes: the distribution, the missing, the new values."""
@@ -399,7 +434,7 @@ def _count_tests(reference: DataProfile) -> int:
 
 
 def _column_tests(name: str, ask: _Ask, variance: statistics.BlockVariance | None) -> list[_Test | None]:
-    column, window = ask.reference.columns[name], ask.current.columns[name]
+    column, window = ask.before.columns[name], ask.current.columns[name]
     tests: list[_Test | None] = [_missing_test(name, ask)]
     if not column.values or not window.values:
         return tests
@@ -439,8 +474,9 @@ def _filled(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 def _number_test(name: str, ask: _Ask, variance: statistics.BlockVariance | None) -> _Test:
-    before, now = ask.reference.columns[name].numbers, ask.current.columns[name].numbers
-    if before is None or now is None:
+    before, now = ask.before.columns[name].numbers, ask.current.columns[name].numbers
+    usual = ask.reference.columns[name].numbers
+    if before is None or now is None or usual is None:
         raise TypeError(f"{name!r} has no numbers")
     n, m = before.rows, now.rows
     effective = n * m / (n + m)
@@ -451,10 +487,10 @@ def _number_test(name: str, ask: _Ask, variance: statistics.BlockVariance | None
     reach = math.sqrt(-math.log(ask.level / 2) / 2)
     factor, natural = 1 / n + 1 / m, 0.0
     if variance is not None:
-        factor = variance.variance_factor(n, m)
+        factor = ask.variance(variance, n).variance_factor(n, m)
         p = max(p, statistics.t_kolmogorov_p(distance / math.sqrt(factor), variance.degrees))
         if p <= ask.policy.alpha:
-            p = max(p, statistics.rank_p(distance, statistics.block_distances(_filled(before.blocks[ask.blocks]))))
+            p = max(p, statistics.rank_p(distance, statistics.block_distances(_filled(usual.blocks[ask.blocks]))))
         natural = statistics.t_kolmogorov_limit(ask.level, variance.degrees) * math.sqrt(factor)
     return _Test(
         column=name,
@@ -511,8 +547,9 @@ def _reach_of_cells(level: float, cells: int) -> float:
 def _category_test(name: str, ask: _Ask) -> _Test:
     from scipy.special import stdtrit  # noqa: PLC0415 - loads at use, never at parse time
 
-    before, now = ask.reference.columns[name].categories, ask.current.columns[name].categories
-    if before is None or now is None:
+    before, now = ask.before.columns[name].categories, ask.current.columns[name].categories
+    reference = ask.reference.columns[name].categories
+    if before is None or now is None or reference is None:
         raise TypeError(f"{name!r} has no categories")
     values = sorted({*before.counts, *now.counts})
     old = np.array([*(before.counts.get(value, 0) for value in values), before.tail_rows], dtype=np.int64)
@@ -525,11 +562,11 @@ def _category_test(name: str, ask: _Ask) -> _Test:
     cells = max(int((old + new >= 2).sum()), 1)
     z = _reach_of_cells(ask.level, cells)
     factor, natural = 1 / n + 1 / m, 0.0
-    counts = _filled(before.blocks[ask.blocks])
+    counts = _filled(reference.blocks[ask.blocks])
     if counts.shape[0] >= MIN_BLOCKS:
         rows = counts.sum(axis=1)
         shares = counts / rows[:, None]
-        between = statistics.block_variance(shares, float(rows.mean()))
+        between = ask.variance(statistics.block_variance(shares, float(rows.mean())), n)
         factor = between.variance_factor(n, m)
         cell_p, variance = _cells_between_blocks(before, now, shares, between)
         p = max(p, cell_p)
@@ -589,8 +626,8 @@ def _cells_between_blocks(
 
 
 def _missing_test(name: str, ask: _Ask) -> _Test:
-    before, now = ask.reference.columns[name], ask.current.columns[name]
-    n, m = ask.reference.rows, ask.current.rows
+    before, now = ask.before.columns[name], ask.current.columns[name]
+    n, m = ask.before.rows, ask.current.rows
     x, y = before.missing + n - before.rows, now.missing + m - now.rows
     pooled = (x + y) / (n + m)
     scale = pooled * (1 - pooled)
@@ -599,8 +636,9 @@ def _missing_test(name: str, ask: _Ask) -> _Test:
         from scipy.special import stdtrit  # noqa: PLC0415 - loads at use, never at parse time
 
         rows = np.asarray(ask.reference.block_rows)[ask.blocks]
-        shares = before.block_missing[ask.blocks] / rows
-        own = float(shares.var(ddof=1)) * (1 + 1 / rows.size) + scale * max(0.0, 1 / m - 1 / float(rows.mean()))
+        shares = ask.reference.columns[name].block_missing[ask.blocks] / rows
+        blocks = rows.size if ask.before is ask.reference else n / float(rows.mean())
+        own = float(shares.var(ddof=1)) * (1 + 1 / blocks) + scale * max(0.0, 1 / m - 1 / float(rows.mean()))
         variance = max(variance, own)
         moved = np.abs(shares - statistics.others(shares[:, None])[:, 0])
         p = max(p, statistics.share_t_p(y / m - x / n, variance, rows.size - 1))
@@ -621,7 +659,7 @@ def _missing_test(name: str, ask: _Ask) -> _Test:
 
 def _new_values_test(name: str, ask: _Ask) -> _Test | None:
     """Return the test of values that the reference never held; ``None`` when it does not know all it held."""
-    before, now = ask.reference.columns[name].categories, ask.current.columns[name].categories
+    before, now = ask.before.columns[name].categories, ask.current.columns[name].categories
     if before is None or now is None or before.tail_rows or now.tail_rows:
         return None
     new = {value: count for value, count in now.counts.items() if value not in before.counts}
@@ -660,7 +698,7 @@ def _column_report(
     main = next((test for test in tests if test.reason == "distribution"), tests[0])
     verdict, reason, needed = Verdict.NO_DRIFT, "steady", None
     if fired:
-        main = min(fired, key=lambda test: (-test.effect / test.limit, test.p))
+        main = min(fired, key=lambda test: (test.trailing, -test.effect / test.limit, test.p))
         verdict, reason = Verdict.DRIFT, main.reason
     elif untested:
         verdict, reason, counts = Verdict.INSUFFICIENT, untested, False
@@ -672,11 +710,16 @@ def _column_report(
         main, reason = significant[0], "too_small"
     elif main.effect >= floor and main.natural_limit >= floor:
         reason = "usual"
+    numbers = {key: value for test in tests if not test.trailing for key, value in test.numbers.items()}
+    sentence = _sentence(reason, main, floor)
+    if any(test.trailing for test in tests):
+        numbers |= _since(tests, fired, adjusted)
+        sentence += _CHANGES[numbers["change"]]
     return ColumnReport(
         name=name,
         verdict=verdict,
         reason=reason,
-        sentence=_sentence(reason, main, floor),
+        sentence=sentence,
         effect=main.effect,
         effect_low=max(0.0, main.effect - main.half_width),
         effect_high=min(1.0, main.effect + main.half_width),
@@ -686,8 +729,24 @@ def _column_report(
         importance=importance,
         counts=counts,
         rows_needed=needed,
-        numbers={key: value for test in tests for key, value in test.numbers.items()},
+        numbers=numbers,
     )
+
+
+_CHANGES = {
+    None: "",
+    "sudden": " It came suddenly: until just before the window it was otherwise.",
+    "gradual": " It came gradually: just before the window it was not otherwise.",
+    "recent": " This is against the time just before the window; against the reference it is no drift.",
+}
+
+
+def _since(tests: Sequence[_Test], fired: Sequence[_Test], adjusted: Mapping[int, float]) -> dict[str, Any]:
+    """Return how a change came about, and what the test against the trailing window measured."""
+    last = max((test for test in tests if test.trailing), key=lambda test: (test in fired, test.effect / test.limit))
+    now, ever = any(test.trailing for test in fired), any(not test.trailing for test in fired)
+    change = ("sudden" if ever else "recent") if now else ("gradual" if ever else None)
+    return {"change": change, "trailing_effect": last.effect, "trailing_p_adjusted": adjusted[id(last)]}
 
 
 def _untested(column: ColumnProfile, window: ColumnProfile) -> str | None:

@@ -156,13 +156,13 @@ class BlockVariance:
 
     :param factor: variance between blocks divided by ``p (1 - p)``, pooled over the cells (``s^2``).
     :param degrees: its degrees of freedom, ``k - 1``, or more after `moderate`.
-    :param blocks: number of blocks ``k``.
+    :param blocks: number of blocks ``k`` whose mean the window is compared with.
     :param block_rows: mean rows per block.
     """
 
     factor: float
     degrees: float
-    blocks: int
+    blocks: float
     block_rows: float
 
     def variance_factor(self, n: int, m: int) -> float:
