@@ -113,6 +113,8 @@ class _Teller:
 
     def _fails(self, context: Context) -> None:
         error = context.get("exception")
+        if isinstance(error, KeyboardInterrupt):
+            return
         if isinstance(error, MlopsError):
             told = str(error)
         elif isinstance(error, BaseException):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 
 import pyarrow.parquet as pq
@@ -24,21 +25,29 @@ def attempt(tmp_path_factory):
     (project / "train.py").write_text(SCRIPT)
     (project / "small.yaml").write_text(PIPELINE + "deploy: {local: {}}\nschedule: '@daily'\n")
 
-    def run(*words):
+    def run(*words, interrupt_at=None):
         family = Family(folder)
-        done = subprocess.run(
+        command = subprocess.Popen(
             mlops("try", "small.yaml", "--folder", folder / "trials", *words),
             cwd=project,
             env={**os.environ, **family.environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         )
         try:
+            output = ""
+            for line in command.stdout:
+                output += line
+                if interrupt_at and interrupt_at in line:
+                    os.killpg(command.pid, signal.SIGINT)  # as a terminal does
+            command.stdout.close()
+            code = command.wait()
             left = family.gone()
         finally:
             family.end()
-        return done.returncode, done.stdout, left
+        return code, output, left
 
     return run
 
@@ -77,6 +86,14 @@ def test_a_script_that_fails_is_told_with_its_own_words(attempt):
     assert code == 1
     assert "unexpected keyword argument 'D'" in output
     assert "FAILED at training.train" in output
+    assert left == []
+
+
+def test_ctrl_c_ends_the_script_too(attempt):
+    code, output, left = attempt("--set", "train.hyperparameters.seconds=200", interrupt_at="fitting for 200 s")
+    assert code == 130
+    assert output.endswith("\nStopped.\n")
+    assert "Traceback" not in output
     assert left == []
 
 
