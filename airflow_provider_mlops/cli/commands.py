@@ -119,6 +119,17 @@ COMMANDS: tuple[Command, ...] = (
                 help="judge the newest LENGTH (12h, 7d) of CURRENT, by how much such spans differ within REFERENCE",
             ),
             argument(
+                "--trailing",
+                metavar="LENGTH",
+                help="compare the window also with the LENGTH of CURRENT just before it: finds sudden changes",
+            ),
+            argument(
+                "--max-rows",
+                type=int,
+                metavar="N",
+                help="of Parquet with more rows read about N, or as many as --ignore-shift-below takes",
+            ),
+            argument(
                 "--ignore-shift-below",
                 type=float,
                 default=0.05,

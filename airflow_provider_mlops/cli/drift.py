@@ -34,8 +34,10 @@ def run(arguments: argparse.Namespace) -> int:
     from airflow_provider_mlops.adapters.newest import newest_window
     from airflow_provider_mlops.adapters.text_files import write_text
     from airflow_provider_mlops.data.values import DataRef, parse_duration
-    from airflow_provider_mlops.drift.check import DriftPolicy, check
+    from airflow_provider_mlops.drift.check import DriftPolicy, check, rows_needed
 
+    if arguments.trailing and not arguments.window:
+        raise ConfigError("--trailing needs --window, the time that it lies before.")
     policy = DriftPolicy(
         ignore_shift_below=arguments.ignore_shift_below,
         false_alarms_per_30_days=arguments.false_alarms_per_30_days,
@@ -46,8 +48,14 @@ def run(arguments: argparse.Namespace) -> int:
     columns = tuple(arguments.columns) if arguments.columns else None
     data = DataRef(path=arguments.current, timestamp=arguments.time or reference.timestamp, columns=columns)
     window = newest_window(data, parse_duration(arguments.window)) if arguments.window else None
-    current = EmbeddedEngine().window(data, layout=reference, window=window)
-    report = check(reference, current, policy)
+    most = arguments.max_rows
+    engine = EmbeddedEngine(max_rows=most if most is None else max(most, rows_needed(reference, policy)))
+    current = engine.window(data, layout=reference, window=window)
+    trailing = None
+    if window is not None and arguments.trailing:
+        before = window.before(parse_duration(arguments.trailing))
+        trailing = engine.window(data, layout=reference, window=before)
+    report = check(reference, current, policy, trailing=trailing)
     if arguments.save_profile:
         write_text(arguments.save_profile, reference.to_json())
     if arguments.html:
@@ -74,7 +82,7 @@ def _reference(arguments: argparse.Namespace) -> DataProfile:
     columns = tuple(arguments.columns) if arguments.columns else None
     data = DataRef(path=arguments.reference, timestamp=arguments.time, columns=columns)
     block = parse_duration(arguments.window) if arguments.window else None
-    return EmbeddedEngine().reference(data, block=block, exclude=arguments.exclude or ())
+    return EmbeddedEngine(max_rows=arguments.max_rows).reference(data, block=block, exclude=arguments.exclude or ())
 
 
 def _say(report: DriftReport, *, as_json: bool) -> None:

@@ -44,6 +44,12 @@ class Window:
         if self.start is not None and self.end is not None and self.start > self.end:
             raise ConfigError(f"A window cannot end ({self.end}) before it starts ({self.start}).")
 
+    def before(self, length: timedelta) -> Window:
+        """Return the window of *length* that ends where this one starts; a window without a start has none before."""
+        if self.start is None:
+            raise ConfigError("Nothing lies before a window that has no start.")
+        return Window(self.start - length, self.start)
+
 
 @dataclass(frozen=True, slots=True)
 class DataRef:

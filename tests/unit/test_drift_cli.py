@@ -143,6 +143,30 @@ def test_false_alarms_and_checks_set_alpha(data, capsys):
     assert json.loads(out)["alpha"] == pytest.approx(3 / 300)
 
 
+def test_of_large_parquet_a_part_is_read_and_the_sentence_says_so(data, capsys, tmp_path):
+    large = str(tmp_path / "large.parquet")
+    pq.write_table(pa.concat_tables([pq.read_table(data["quiet"])] * 20), large, row_group_size=3000)
+    found = json.loads(call(capsys, data["reference"], large, "--json", "--max-rows", "10000")[1])
+    assert found["notes"][-1] == "sampled"
+    assert found["rows"]["current"] < found["rows"]["current_of"] == 20 * 9000
+    assert found["rows"]["reference_of"] is None or found["rows"]["reference"] < found["rows"]["reference_of"]
+    assert " rows were read." in found["sentence"]
+    few = json.loads(call(capsys, data["reference"], large, "--json", "--max-rows", "1")[1])
+    assert few["verdict"] == found["verdict"]  # as many as the smallest change takes are read in any case
+
+
+def test_the_time_before_the_window_is_a_second_reference(data, capsys):
+    moved = ("--time", "at", "--window", "2d", "--json")
+    alone, both = (
+        json.loads(call(capsys, data["reference"], data["moved"], *moved, *more)[1])
+        for more in ((), ("--trailing", "3d"))
+    )
+    assert both["tests"] == 2 * alone["tests"]
+    assert {column["numbers"]["change"] for column in both["columns"].values() if column["verdict"] == "drift"} == {
+        "gradual"
+    }
+
+
 def test_html_is_written_whole(data, capsys, tmp_path):
     page = tmp_path / "report.html"
     assert call(capsys, data["reference"], data["moved"], "--time", "at", "--html", page)[0] == 0
@@ -166,6 +190,8 @@ def damaged(folder):
         (lambda data, folder: [folder / "nothing.json", data["quiet"]], r"nothing\.json cannot be read"),
         (lambda data, folder: [damaged(folder), data["quiet"]], "is no JSON"),
         (lambda data, folder: [data["reference"], data["quiet"], "--window", "7d"], "--window needs --time"),
+        (lambda data, folder: [data["reference"], data["quiet"], "--trailing", "7d"], "--trailing needs --window"),
+        (lambda data, folder: [data["reference"], data["quiet"], "--max-rows", "-1"], "max_rows: expected"),
         (lambda data, folder: [data["reference"], data["quiet"], "--time", "att"], "'att'.*Did you mean 'at'"),
         (
             lambda data, folder: [data["reference"], data["quiet"], "--window", "7", "--time", "at"],
