@@ -11,6 +11,8 @@ from airflow_provider_mlops.drift.counting import microseconds
 from airflow_provider_mlops.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from airflow_provider_mlops.data.values import DataRef
 
 __all__ = ["newest", "newest_window"]
@@ -30,15 +32,22 @@ def newest(data: DataRef) -> datetime | None:
     return None if latest is None else _EPOCH + timedelta(microseconds=latest)
 
 
-def newest_window(data: DataRef, length: timedelta, as_of: datetime | None = None) -> Window:
+def newest_window(
+    data: DataRef,
+    length: timedelta,
+    as_of: datetime | None = None,
+    *,
+    look: Callable[[DataRef], datetime | None] = newest,
+) -> Window:
     """
     Return the window of *length* that ends at *as_of*, or with the newest row when *as_of* is ``None``.
 
     :param as_of: first instant after the window; without a zone it is UTC.
+    :param look: finds the newest row's event time; reads files by default.
     """
     if as_of is not None:
         end = as_of if as_of.tzinfo else as_of.replace(tzinfo=UTC)
-    elif (latest := newest(data)) is not None:
+    elif (latest := look(data)) is not None:
         end = latest + timedelta(microseconds=1)  # half-open, and the newest row belongs to it
     else:
         return Window()

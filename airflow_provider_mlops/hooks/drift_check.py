@@ -15,12 +15,13 @@ from airflow_provider_mlops.hooks.journal import JournalHook, record_once
 from airflow_provider_mlops.hooks.settings import storage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from airflow.sdk import Context
 
     from airflow_provider_mlops.data.values import DataRef, Window
     from airflow_provider_mlops.drift.check import DriftReport
+    from airflow_provider_mlops.drift.engine import Engine
     from airflow_provider_mlops.drift.profile import DataProfile
     from airflow_provider_mlops.hooks.log import Log
 
@@ -68,7 +69,6 @@ def check_drift(check: DriftCheck, context: Context, log: Log) -> dict[str, Any]
     :returns: ``verdict``, ``reason``, ``sentence``, ``top_columns`` (five at most), ``report_uri``, ``data_digest``,
         ``window_end`` and ``variation``. A model without champion is ``no_data`` / ``no_champion``, and no record.
     """
-    from airflow_provider_mlops.adapters.engines.embedded import EmbeddedEngine
     from airflow_provider_mlops.adapters.text_files import uri_of, write_text
     from airflow_provider_mlops.drift.check import DriftPolicy
     from airflow_provider_mlops.drift.check import check as compare
@@ -87,8 +87,9 @@ def check_drift(check: DriftCheck, context: Context, log: Log) -> dict[str, Any]
         importance=reference.importance,
     )
     data = _data(check, reference.profile)
-    window = _window(check, data)
-    current = EmbeddedEngine().window(data, layout=reference.profile, window=window)
+    engine, look = _engine(data, context)
+    window = _window(check, data, look)
+    current = engine.window(data, layout=reference.profile, window=window)
     report = compare(reference.profile, current, policy)
     _tell(report, lines(report), log)
     digest = f"sha256:{hashlib.sha256(current.to_json().encode()).hexdigest()}"
@@ -145,7 +146,7 @@ def _reference(check: DriftCheck) -> _Reference | None:
         if champion is None:
             return None
         found = champion
-    data = DataRef.from_dict(check.data)
+    data = DataRef.from_dict(check.data, tables=True)
     never = [name for name in (data.label, data.entity) if name]
     return replace(found, profile=select_columns(found.profile, columns=data.columns, exclude=[*check.exclude, *never]))
 
@@ -183,11 +184,24 @@ def _champion(check: DriftCheck) -> _Reference | None:
 def _data(check: DriftCheck, reference: DataProfile) -> DataRef:
     from airflow_provider_mlops.data.values import DataRef
 
-    data = DataRef.from_dict(check.data)
+    data = DataRef.from_dict(check.data, tables=True)
     return data if data.timestamp else replace(data, timestamp=reference.timestamp)
 
 
-def _window(check: DriftCheck, data: DataRef) -> Window | None:
+def _engine(data: DataRef, context: Context) -> tuple[Engine, Callable[[DataRef], datetime | None]]:
+    """Return what counts *data* where it lies, and what finds its newest row."""
+    if data.conn_id is not None:
+        from airflow_provider_mlops.hooks.sql import sql_engine
+
+        database = sql_engine(data.conn_id, timeout=getattr(context.get("task"), "execution_timeout", None))
+        return database, database.newest
+    from airflow_provider_mlops.adapters.engines.embedded import EmbeddedEngine
+    from airflow_provider_mlops.adapters.newest import newest
+
+    return EmbeddedEngine(), newest
+
+
+def _window(check: DriftCheck, data: DataRef, look: Callable[[DataRef], datetime | None]) -> Window | None:
     from airflow_provider_mlops.adapters.newest import newest_window
     from airflow_provider_mlops.data.values import parse_duration
 
@@ -199,7 +213,7 @@ def _window(check: DriftCheck, data: DataRef) -> Window | None:
         end = datetime.fromisoformat(check.as_of) if check.as_of else None
     except ValueError as error:
         raise ConfigError(f"as_of: expected an ISO 8601 time (2026-01-31T00:00:00Z), got {check.as_of!r}.") from error
-    return newest_window(data, parse_duration(check.window), end)
+    return newest_window(data, parse_duration(check.window), end, look=look)
 
 
 def _span(window: Window | None, current: DataProfile) -> tuple[str | None, str | None]:

@@ -38,7 +38,9 @@ class CheckDataDriftOperator(MlopsOperator):
 
     :param model: the registered model whose data is watched; with *reference_profile* any name for the journal and
         the reports. (templated)
-    :param data: the data to judge, as keys of a `DataRef`: ``path``, ``timestamp``, ``columns``, ... (templated)
+    :param data: the data to judge, as keys of a `DataRef`: ``path``, ``timestamp``, ``columns``, ...; instead of
+        ``path`` also ``table`` or ``query`` with ``conn_id``, an SQL connection, whose database then counts the rows
+        itself, each statement for the task's ``execution_timeout`` (one hour) at most. (templated)
     :param reference_profile: path or URL of a stored profile to compare with instead of the champion's. (templated)
     :param window: judge the newest span of this length, ``7d``; all rows without it. (templated)
     :param as_of: where the window ends, ISO 8601; without it, with the newest row. (templated)

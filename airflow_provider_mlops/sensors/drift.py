@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
-from airflow_provider_mlops.errors import MlopsError, ServiceError
+from airflow_provider_mlops.errors import ConfigError, MlopsError, ServiceError
 from airflow_provider_mlops.triggers.data import NewDataTrigger
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ class DataDriftSensor(BaseSensorOperator):
     counts from the first look of an attempt, over all deferrals.
 
     :param model: the registered model whose data is watched. (templated)
-    :param data: the data to judge, as keys of a `DataRef`: ``path``, ``timestamp``, ``columns``, ... (templated)
+    :param data: the data to judge, as keys of a `DataRef`: ``path``, ``timestamp``, ``columns``, ...; files only, since
+        nothing tells when a table has changed. (templated)
     :param reference_profile: path or URL of a stored profile to compare with instead of the champion's. (templated)
     :param window: judge the newest span of this length, ``7d``; all rows without it. (templated)
     :param ignore_shift_below: smallest change that matters, a share 0..1.
@@ -143,7 +144,13 @@ class DataDriftSensor(BaseSensorOperator):
     def _path(self) -> str:
         from airflow_provider_mlops.data.values import DataRef
 
-        return DataRef.from_dict(self.data).path
+        path = DataRef.from_dict(self.data, tables=True).path
+        if not path:
+            raise ConfigError(
+                "DataDriftSensor waits for files to change, and data: names a table or a query. "
+                "Run CheckDataDriftOperator on a schedule, and a DAG on the asset that it updates."
+            )
+        return path
 
     def _check(self, context: Context) -> dict[str, Any]:
         from airflow_provider_mlops.hooks.drift_check import DriftCheck, check_drift
