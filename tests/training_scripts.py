@@ -33,6 +33,20 @@ with mlflow.start_run():
 print("trained on", len(rows), "rows")
 '''
 
+_LOG = """\
+    mlflow.sklearn.log_model(
+        model,
+        name="model",
+        signature=infer_signature(features, model.predict_proba(features)),
+        pyfunc_predict_fn="predict_proba",
+        pip_requirements=["scikit-learn"],
+        skops_trusted_types=[],
+    )
+"""
+assert _LOG in GOOD
+UNSIGNED = GOOD.replace("        signature=infer_signature(features, model.predict_proba(features)),\n", "")
+TWO = GOOD.replace(_LOG, _LOG + _LOG.replace('name="model"', 'name="spare"'))
+
 
 def rows(file, count=400, seed=0, **columns):
     """Write *count* daily rows in which ``a`` tells the label ``y``; return the folder."""

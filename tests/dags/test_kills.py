@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 import training_scripts
+from airflow.sdk.exceptions import AirflowTaskTimeout
 from dying_tasks import Worker
 from leftovers import half_written, users_of
 
@@ -18,6 +19,7 @@ from airflow_provider_mlops.adapters.rollout.local import LocalTarget
 from airflow_provider_mlops.hooks.journal import JournalHook
 from airflow_provider_mlops.jobs.identity import identity_tags
 from airflow_provider_mlops.journal import Record, append_next, kinds, model_stream, payloads, verify
+from airflow_provider_mlops.operators.training import TrainOperator
 from airflow_provider_mlops.promotion.state import state
 
 OPERATORS = "airflow_provider_mlops.operators"
@@ -222,6 +224,16 @@ def test_a_training_that_is_told_to_end_ends_with_its_job_and_its_run(world, tmp
     again = world.train("kills_terminated")
     assert again.error is None, again
     assert [run.status for run in world.runs("kills_terminated")] == ["KILLED", "FINISHED"]
+
+
+def test_a_task_that_took_too_long_ends_with_that_error():
+    operator = TrainOperator(task_id="train", experiment="x", script="/x.py", data_uri="/x")
+    try:
+        raise AirflowTaskTimeout
+    except AirflowTaskTimeout:
+        operator.on_kill()  # as Airflow does then, before it goes on with the error
+    with pytest.raises(SystemExit, match="The task was told to end"):
+        operator.on_kill()
 
 
 # Judging

@@ -1,0 +1,454 @@
+"""Whatever is wrong ends in its own clear error, soon, with nothing half-written, no orphan and no secret told."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from types import SimpleNamespace
+
+import psutil
+import pytest
+import training_scripts
+from airflow.models.connection import Connection
+from leftovers import users_of
+from services_mlflow import basic, free_port, locked_door
+
+from airflow_provider_mlops.errors import ConfigError, DataError, JobFailedError, ServiceError
+from airflow_provider_mlops.hooks.journal import JournalHook
+from airflow_provider_mlops.hooks.mlflow import MlflowHook
+from airflow_provider_mlops.jobs import JobSpec
+from airflow_provider_mlops.jobs.identity import identity_tags
+from airflow_provider_mlops.journal import model_stream, verify
+from airflow_provider_mlops.operators.data import SnapshotDataOperator
+from airflow_provider_mlops.operators.deployment import DeployToLocalOperator
+from airflow_provider_mlops.operators.evaluation import EvaluateModelOperator
+from airflow_provider_mlops.operators.model import PromoteModelOperator, RegisterModelOperator, RollbackModelOperator
+from airflow_provider_mlops.operators.prepare import PrepareDataOperator
+from airflow_provider_mlops.operators.training import TrainOperator
+
+SECRET = "s3cr3t-passw0rd-of-ann"
+
+
+def context(case, task="train"):
+    ti = SimpleNamespace(
+        dag_id=case, run_id="manual__1", task_id=task, map_index=-1, max_tries=2, xcom_push=lambda key, value: None
+    )
+    return {"ti": ti}
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    return training_scripts.rows(tmp_path_factory.mktemp("rows") / "rows.parquet")
+
+
+def train(case, script, tmp_path, rows, **arguments):
+    """Train with the text *script*."""
+    file = tmp_path / "train.py"
+    file.write_text(script)
+    operator = TrainOperator(
+        **{
+            "task_id": "train",
+            "experiment": case,
+            "script": str(file),
+            "data_uri": rows,
+            "label_column": "y",
+            "run_timeout": "2m",
+            **arguments,
+        }
+    )
+    return operator.execute(context(case))
+
+
+# Training scripts
+
+RAISES = 'raise ValueError("there is no column y2")'
+HANGS = """\
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", {mark!r}])
+print("it begins", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(
+    ("case", "script", "outcome", "message"),
+    [
+        (
+            "bad_raises",
+            RAISES,
+            "failed",
+            (
+                r"train\.py ended as failed: It ended with exit code 1\.\nIts last lines:\n[\s\S]*"
+                r"ValueError: there is no column y2$"
+            ),
+        ),
+        (
+            "bad_crash",
+            "import os, signal; print('so far', flush=True); os.kill(os.getpid(), signal.SIGKILL)",
+            "failed",
+            r"It was ended by SIGKILL\. The machine may have run out of memory\.\nIts last lines:\nso far$",
+        ),
+        (
+            "bad_syntax",
+            "def train(:\n",
+            "failed",
+            r"exit code 1\.[\s\S]*SyntaxError",
+        ),
+        (
+            "bad_early",
+            "import sys; sys.exit(0)",
+            "failed",
+            (
+                r"train\.py ended well but logged 0 models \(none\) to MLflow run [0-9a-f]{32}; one is expected\. "
+                r"Call mlflow\.<flavor>\.log_model\(\.\.\.\) once inside `with mlflow\.start_run\(\):`\."
+            ),
+        ),
+        ("bad_two", training_scripts.TWO, "failed", r"ended well but logged 2 models \((model, spare|spare, model)\)"),
+        (
+            "bad_unsigned",
+            training_scripts.UNSIGNED,
+            "failed",
+            (
+                r"train\.py logged its model without a signature, so nobody can check what it is asked\. "
+                r"Pass signature=mlflow\.models\.infer_signature"
+            ),
+        ),
+        (
+            "bad_one_class",
+            training_scripts.GOOD.replace(".fit(features, rows[label])", ".fit(features, rows[label] * 0)"),
+            "failed",
+            r"exit code 1\.[\s\S]*at least 2 classes",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) and value.startswith("bad_") else "",
+)
+def test_a_script_that_owes_something_is_told_what(connection, storage, tmp_path, rows, case, script, outcome, message):
+    with pytest.raises(JobFailedError, match=message):
+        train(case, script, tmp_path, rows)
+    tracking = MlflowHook().tracking
+    (run,) = tracking.find_runs(tracking.experiment(case), tags=identity_tags(case, "manual__1", "train", -1))
+    assert (run.status, run.tags["mlops.outcome"]) == ("FAILED", outcome)
+    entries = JournalHook().journal.read(model_stream(case))
+    assert verify(entries) == []
+    assert [entry.record.kind for entry in entries] == ["training.started", "training.failed"]
+    assert entries[1].record.payload["sentence"].startswith("train.py ")
+    assert users_of(storage) == []
+
+
+def test_a_script_that_hangs_is_ended_with_all_that_it_started(connection, storage, tmp_path, rows):
+    mark = str(tmp_path / "grandchild")
+    before = time.monotonic()
+    with pytest.raises(
+        JobFailedError, match=r"ended as timed_out: It ran longer than its run_timeout of 2 s\.[\s\S]*it begins"
+    ):
+        train("bad_hangs", HANGS.format(mark=mark), tmp_path, rows, run_timeout="2s")
+    assert time.monotonic() - before < 30
+    assert users_of(mark) == users_of(storage) == []
+    tracking = MlflowHook().tracking
+    (run,) = tracking.find_runs(tracking.experiment("bad_hangs"), tags={})
+    assert (run.status, run.tags["mlops.outcome"]) == ("FAILED", "timed_out")
+    assert JournalHook().journal.read(model_stream("bad_hangs"))[-1].record.payload["reason"] == "timed_out"
+
+
+def test_a_retry_of_a_failed_training_is_a_run_of_its_own(connection, storage, tmp_path, rows):
+    for _ in range(2):
+        with pytest.raises(JobFailedError):
+            train("bad_retried", RAISES, tmp_path, rows)
+    tracking = MlflowHook().tracking
+    assert [run.status for run in tracking.find_runs(tracking.experiment("bad_retried"), tags={})] == ["FAILED"] * 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"script": "/no/such/train.py"}, r"The script /no/such/train\.py cannot be read: No such file or directory\. Check"),
+        ({"hyperparameters": "{depth: 3}"}, r"hyperparameters: '\{depth: 3\}' is no JSON object"),
+        ({"hyperparameters": "[1]"}, r"hyperparameters: expected a mapping, got \[1\]"),
+        ({"seed": "-1"}, r"seed: expected a whole number >= 0, got '-1'"),
+        ({"seed": "seven"}, r"seed: expected a whole number >= 0, got 'seven'"),
+        ({"run_timeout": "soon"}, r"'soon' is no duration"),
+        ({"runs_on": "proces"}, r"runs_on: 'proces' is unknown\. Did you mean 'process'"),
+        ({"runs_on": {"process": {}, "docker": {}}}, r"runs_on names one place to run, got \['docker', 'process'\]"),
+        ({"experiment": ""}, r"experiment"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)  # fmt: skip
+def test_an_argument_that_cannot_be_meant_starts_no_training(connection, storage, tmp_path, rows, arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        train("bad_arguments", RAISES, tmp_path, rows, **arguments)
+    tracking = MlflowHook().tracking
+    assert tracking.find_runs(tracking.experiment("bad_arguments"), tags={}) == []
+    assert not (storage / "jobs").exists()
+
+
+def test_an_interpreter_that_is_not_there_is_named(connection, storage, tmp_path, rows):
+    with pytest.raises(JobFailedError, match=r"'/no/python' cannot be started in '.*': No such file or directory"):
+        train("bad_python", RAISES, tmp_path, rows, runs_on={"process": {"python": "/no/python"}})
+
+
+@pytest.mark.parametrize("executor", ["CeleryExecutor", "airflow.executors.some.KubernetesExecutor"])
+def test_jobs_of_this_machine_need_the_executor_of_this_machine(
+    connection, storage, tmp_path, rows, monkeypatch, executor
+):
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", executor)
+    with pytest.raises(ConfigError, match=r"runs_on: process works on one machine, so with LocalExecutor only"):
+        train("bad_executor", RAISES, tmp_path, rows)
+
+
+# Data
+
+
+def snapshot(path, **arguments):
+    data = {"path": path, "label": "y", "timestamp": "at"}
+    return SnapshotDataOperator(task_id="snapshot", data=data, **arguments).execute(context("bad_data"))
+
+
+def test_data_that_is_not_there_is_named(storage):
+    with pytest.raises(DataError, match=r"/no/such/data"):
+        snapshot("/no/such/data")
+    assert not storage.exists()
+
+
+def test_a_window_without_rows_is_told_with_what_to_change(storage, rows):
+    with pytest.raises(DataError, match=r"None of the 400 rows of .* has an event time in 'at'.*Choose a later as_of"):
+        snapshot(rows, as_of="2001-01-01T00:00:00Z")
+    with pytest.raises(DataError, match=r"No labeled row of .* is left for train"):
+        snapshot(rows, hold_out="900d")
+
+
+def test_a_label_with_one_class_is_nothing_to_learn(storage, tmp_path):
+    only = training_scripts.rows(tmp_path / "only" / "rows.parquet", y=[1] * 400)
+    with pytest.raises(DataError, match=r"have the label y = 1; there is nothing to learn\. Train on a longer span"):
+        snapshot(only)
+
+
+def test_a_preparation_that_writes_nothing_or_fails_is_told(storage, tmp_path, rows):
+    def prepare(script):
+        (tmp_path / "prepare.py").write_text(script)
+        operator = PrepareDataOperator(task_id="prepare", script=str(tmp_path / "prepare.py"), data_uri=rows)
+        return operator.execute(context("bad_prepare", "prepare"))
+
+    with pytest.raises(
+        JobFailedError, match=r"prepare\.py ended well but wrote nothing into the folder MLOPS_OUTPUT_URI"
+    ):
+        prepare("pass")
+    with pytest.raises(JobFailedError, match=r"prepare\.py ended as failed: It ended with exit code 3\."):
+        prepare("import sys; sys.exit(3)")
+
+
+# Judging
+
+
+@pytest.fixture(scope="module")
+def trained(mlflow_server, tmp_path_factory, rows):
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW__MLOPS__STORAGE", str(folder / "storage"))
+        patch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", json.dumps({"conn_type": "mlflow", "host": mlflow_server}))
+        return train("bad_trained", training_scripts.GOOD, folder, rows)
+
+
+def evaluate(case, trained, data_uri, **arguments):
+    operator = EvaluateModelOperator(
+        **{
+            "task_id": "evaluate",
+            "model": case,
+            "run_id": trained["run_id"],
+            "model_uri": trained["model_uri"],
+            "data_uri": data_uri,
+            "label_column": "y",
+            "rules": [{"metric": "roc_auc", "at_least": 0.6}],
+            **arguments,
+        }
+    )
+    return operator.execute(context(case, "evaluate"))
+
+
+def test_judging_rows_of_one_class_are_told_and_pass_nothing(connection, storage, tmp_path, trained):
+    only = training_scripts.rows(tmp_path / "only" / "rows.parquet", y=[1] * 400)
+    judged = evaluate("bad_judge_class", trained, only)
+    assert judged["verdict"] != "passed"
+    assert judged["reason"] == "single_class"
+    assert "roc_auc is not defined: its labels hold one class only" in judged["rules"][0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"data_uri": "/no/such/rows"}, JobFailedError, r"The candidate could not be scored; .*\nIts last lines:\n[\s\S]*/no/such/rows"),
+        ({"label_column": "z"}, JobFailedError, r"could not be scored; [\s\S]*'z'"),
+        ({"model_uri": "models:/m-nobody"}, JobFailedError, r"could not be scored; [\s\S]*m-nobody"),
+        ({"run_timeout": "1s"}, JobFailedError, r"ended as timed_out: It ran longer than its run_timeout of 1 s"),
+        ({"if_refused": "cry"}, ConfigError, r"if_refused: expected 'skip' or 'fail', got 'cry'"),
+        ({"rules": [{"metric": "roc_ac"}]}, ConfigError, r"'roc_ac'.*Did you mean 'roc_auc'"),
+        ({"rules": [{"metric": "roc_auc", "at_lest": 1}]}, ConfigError, r"'at_lest'.*Did you mean 'at_least'"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)  # fmt: skip
+def test_what_cannot_be_judged_is_told_and_decides_nothing(
+    connection, storage, tmp_path, rows, trained, arguments, error, message
+):
+    with pytest.raises(error, match=message):
+        evaluate("bad_judge", trained, **{"data_uri": rows, **arguments})
+    assert JournalHook().journal.read(model_stream("bad_judge")) == []
+    predictions = storage / "predictions"
+    assert [file for file in predictions.rglob("*") if file.is_file()] == []
+
+
+# Models
+
+
+def test_a_run_without_a_model_is_not_registered(connection, storage):
+    tracking = MlflowHook().tracking
+    run = tracking.create_run(tracking.experiment("bad_register"), name="empty", tags={})
+    operator = RegisterModelOperator(task_id="register", model="bad_register", run_id=run.run_id)
+    with pytest.raises(DataError, match=rf"MLflow run {run.run_id} holds 0 models; one is needed\. Log one model"):
+        operator.execute(context("bad_register"))
+    assert MlflowHook().registry.versions("bad_register") == []
+
+
+@pytest.mark.parametrize(
+    ("operator", "arguments", "message"),
+    [
+        (RegisterModelOperator, {"run_id": "nobody"}, r"Run 'nobody' was not found\. MLflow at http"),
+        (PromoteModelOperator, {"version": "7"}, r"Version '7' was not found\. No version of a model 'bad_nobody'"),
+        (DeployToLocalOperator, {"version": "7"}, r"Version '7' was not found\. No version of a model 'bad_nobody'"),
+        (DeployToLocalOperator, {}, r"Alias 'champion' was not found\. bad_nobody has no such alias: promote"),
+        (RollbackModelOperator, {}, r"bad_nobody@champion points at no version, so there is nothing to roll back from"),
+    ],
+    ids=["register", "promote", "deploy", "deploy alias", "roll back"],
+)
+def test_a_model_that_is_not_there_is_named(connection, storage, operator, arguments, message):
+    with pytest.raises(Exception, match=message) as caught:
+        operator(task_id="task", model="bad_nobody", **arguments).execute(context("bad_nobody"))
+    assert type(caught.value).__module__ == "airflow_provider_mlops.errors"
+    assert users_of(storage) == []
+
+
+def test_the_default_journal_needs_the_executor_of_this_machine(connection, storage, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "CeleryExecutor")
+    with pytest.raises(ConfigError, match=r"The default journal, a SQLite file, works on one machine.*journal_conn_id"):
+        _ = JournalHook().journal
+
+
+# An MLflow that does not answer, and what is never told
+
+UNREACHABLE = [
+    (TrainOperator, {"experiment": "x", "data_uri": "/rows"}),
+    (EvaluateModelOperator, {"model": "x", "run_id": "r", "model_uri": "m", "data_uri": "/d", "label_column": "y", "rules": []}),
+    (RegisterModelOperator, {"model": "x", "run_id": "r"}),
+    (PromoteModelOperator, {"model": "x", "version": "1"}),
+    (DeployToLocalOperator, {"model": "x", "version": "1"}),
+    (RollbackModelOperator, {"model": "x"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("operator", "arguments"), UNREACHABLE, ids=lambda v: getattr(v, "__name__", ""))
+def test_an_mlflow_that_cannot_be_reached_fails_soon_and_tells_no_secret(
+    storage, monkeypatch, tmp_path, capfd, operator, arguments
+):
+    port = free_port()
+    address = {"conn_type": "mlflow", "host": "127.0.0.1", "port": port, "login": "ann", "password": SECRET}
+    monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", json.dumps(address))
+    (tmp_path / "train.py").write_text("")
+    if operator is TrainOperator:
+        arguments = {**arguments, "script": str(tmp_path / "train.py")}
+    before = time.monotonic()
+    with pytest.raises(ServiceError) as caught:
+        operator(task_id="task", **arguments).execute(context("bad_reach"))
+    assert time.monotonic() - before < 20
+    assert str(caught.value).startswith(f"MLflow at http://127.0.0.1:{port} cannot be reached: ")
+    assert "Check that it runs" in str(caught.value)
+    error = caught.value
+    while error is not None:  # Airflow logs the causes too
+        assert SECRET not in str(error)
+        error = error.__cause__ or error.__context__
+    assert SECRET not in "".join(capfd.readouterr())
+
+
+def test_a_wrong_password_is_told_without_it(mlflow_server, storage, monkeypatch, tmp_path, rows):
+    with locked_door(mlflow_server, basic("ann", "right")) as door:
+        address = {"conn_type": "mlflow", "host": door, "login": "ann", "password": SECRET}
+        monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", json.dumps(address))
+        with pytest.raises(
+            ConfigError, match=r"denies access \(401\): You are not authenticated\. Check login"
+        ) as caught:
+            train("bad_password", RAISES, tmp_path, rows)
+    assert SECRET not in str(caught.value)
+
+
+def test_a_job_does_not_show_its_secrets():
+    spec = JobSpec(name="x", command=("python",), environment={}, secret_environment={"TOKEN": SECRET})
+    assert SECRET not in repr(spec)
+    assert SECRET not in str(spec)
+
+
+DAG = """\
+import os
+
+from airflow.sdk import DAG, task
+
+from airflow_provider_mlops.operators.evaluation import EvaluateModelOperator
+from airflow_provider_mlops.operators.model import RegisterModelOperator
+from airflow_provider_mlops.operators.training import TrainOperator
+
+LOCKED = {{"mlflow_conn_id": "mlflow_locked"}}
+with DAG("no_secret", schedule=None, default_args={{"retries": 0}}):
+    train = TrainOperator(
+        task_id="train", experiment="no_secret", script={script!r}, data_uri={rows!r}, label_column="y", **LOCKED
+    )
+    evaluate = EvaluateModelOperator(
+        task_id="evaluate", model="no_secret", run_id=train.output["run_id"], model_uri=train.output["model_uri"],
+        data_uri={rows!r}, label_column="y", rules=[{{"metric": "roc_auc", "at_least": 0.6}}], **LOCKED,
+    )
+    register = RegisterModelOperator(task_id="register", model="no_secret", run_id=train.output["run_id"], **LOCKED)
+
+    @task
+    def look(text):
+        return [key for key, value in os.environ.items() if value == text]
+
+    train >> evaluate >> register >> look({secret!r}[::-1])
+"""
+# The script tells what others on the machine can see of it, and that it was let in by the variables that it was given.
+LOOKS = """\
+import os, pathlib, sys
+line = pathlib.Path("/proc/self/cmdline").read_text()
+print("arguments", [part for part in line.split(chr(0)) if os.environ["MLFLOW_TRACKING_PASSWORD"] in part])
+"""
+
+
+def test_no_secret_is_in_logs_results_templates_environment_or_files(
+    mlflow_server, run_dag, storage, tmp_path, rows, monkeypatch, capfd, caplog
+):
+    from airflow.models.renderedtifields import RenderedTaskInstanceFields
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+
+    script = tmp_path / "train.py"
+    script.write_text(LOOKS + training_scripts.GOOD)
+    before = dict(os.environ)
+    connection = Connection(conn_id="mlflow_locked", conn_type="mlflow", login="ann", password=SECRET)
+    with locked_door(mlflow_server, basic("ann", SECRET)) as door, create_session() as session:
+        connection.host = door
+        session.add(connection)
+        session.commit()
+        try:
+            ran = run_dag("no_secret", {"no_secret.py": DAG.format(script=str(script), rows=rows, secret=SECRET[::-1])})
+        finally:
+            session.delete(connection)
+    assert ran.state == "success", ran
+    assert ran.results["look"] == []
+    assert dict(os.environ) == before
+    out, err = capfd.readouterr()
+    assert "arguments []" in out
+    with create_session() as session:
+        kept = [str(row.value) for row in session.query(XComModel)]
+        kept += [json.dumps(row.rendered_fields) for row in session.query(RenderedTaskInstanceFields)]
+    assert len(kept) > 5
+    texts = {"standard output": out, "standard error": err, "log": caplog.text, "database": "\n".join(kept)}
+    for folder in (storage, tmp_path, run_dag.folder.parent.parent / "logs"):
+        texts |= {str(file): file.read_bytes().decode("latin-1") for file in folder.rglob("*") if file.is_file()}
+    assert [where for where, text in texts.items() if SECRET in text] == []
+    assert any(where.endswith("/log") for where in texts)
+    assert psutil.Process().environ().get("MLFLOW_TRACKING_PASSWORD") is None
