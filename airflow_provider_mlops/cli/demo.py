@@ -165,6 +165,8 @@ class Demo:
             # A second Ctrl-C must not leave servers behind.
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)
+            if self._airflow is not None:
+                self._airflow.close()
             self.stack.stop()
         return 0 if ok else 1
 

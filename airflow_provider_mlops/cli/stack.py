@@ -60,6 +60,10 @@ class AirflowClient:
         answer.raise_for_status()
         self._http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
 
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
     def get(self, path: str, **query: Any) -> Any:
         """Return the JSON answer of ``GET /api/v2/PATH``. :raises NotFoundError, ServiceError:"""
         return self._call("GET", path, params=query)
@@ -375,16 +379,16 @@ def _end(started: list[subprocess.Popen[bytes]]) -> None:
     patience = time.monotonic() + _STOP_WITHIN
     while True:
         _grow(family)
-        for process in started:
-            process.poll()  # reaps it
         family = {member for member in family if _is_alive(member)}
         if not family:
-            return
+            break
         if time.monotonic() > patience:
             for member in family:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     member.kill()
         time.sleep(0.1)
+    for process in started:
+        process.wait()  # has ended; this clears it away
 
 
 def _grow(family: set[psutil.Process]) -> None:

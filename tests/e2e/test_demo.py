@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -87,7 +88,8 @@ def test_it_stays_up_with_addresses_that_work_until_ctrl_c(tmp_path):
         assert sum(chances) == pytest.approx(1)
 
         url, user, password = re.search(r"Airflow +(\S+) +user (\S+), password (\S+)", told).groups()
-        assert AirflowClient(url, user, password).get("dags")["total_entries"] == 2
+        with contextlib.closing(AirflowClient(url, user, password)) as airflow:
+            assert airflow.get("dags")["total_entries"] == 2
 
         shown = next(line.split(maxsplit=1)[1] for line in told.splitlines() if " mlops journal show " in line)
         journal = subprocess.run(mlops(*shown.split()[1:]), capture_output=True, text=True, timeout=60, check=True)

@@ -10,7 +10,7 @@ from datetime import timedelta
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from e2e.world import LOGIN, PASSWORD, PIPELINE, World, eventually, parameters, readings, tags
+from e2e.world import LOGIN, PASSWORD, PIPELINE, World, eventually, parameters, points, readings, tags
 
 from airflow_provider_mlops.adapters.engines.embedded import EmbeddedEngine
 from airflow_provider_mlops.data import DataRef
@@ -30,7 +30,9 @@ def world(tmp_path_factory):
         world.drop("killed", replace={"C: 1.0": "C: 1.0, seconds: 6"})
         world.drop("observed", replace={"mode: enforce": "mode: observe"}, deploy="{local: {}}")
         world.drop("asked", replace={"mode: enforce": "mode: suggest"})
-        world.drop("minutely", schedule='"* * * * *"', retrain="{cooldown: 1d}", monitor="{}")
+        pq.write_table(points(), world.stack.dags / "minutely.parquet")
+        mine = {"points.parquet": "minutely.parquet"}
+        world.drop("minutely", replace=mine, schedule='"* * * * *"', retrain="{cooldown: 1d}", monitor="{}")
         data, profile = world.stack.folder / "readings", world.stack.folder / "profile.json"
         data.mkdir()
         pq.write_table(readings(100), reference := world.stack.folder / "reference.parquet")
@@ -76,9 +78,11 @@ def more_runs(world, first_runs):
 
 
 def test_files_dropped_in_while_airflow_runs_become_two_dags_each(world, first_runs):
-    ids = {dag["dag_id"] for dag in world.airflow.get("dags", limit=100)["dags"]}
-    assert ids >= {"tuned__train", "observed__train", "asked__train", "killed__train", "watch"}
-    assert ids >= {"minutely__train", "minutely__monitor"}
+    def ids():
+        return {dag["dag_id"] for dag in world.airflow.get("dags", limit=100)["dags"]}
+
+    training = {f"{name}__train" for name in ("tuned", "observed", "asked", "killed", "minutely")}
+    eventually(lambda: ids() == {*training, "minutely__monitor", "watch"}, 60, ids)
     assert world.import_errors() == {}
 
 
@@ -195,10 +199,13 @@ def test_a_schedule_trains_once_and_then_rests(world, first_runs):
     def decisions():
         return [(p["verdict"], p["reason"]) for kind, p in world.journal("minutely") if kind == "retraining.decided"]
 
-    eventually(lambda: len(decisions()) >= 2, 200, lambda: f"{decisions()}; {world.tail()}")
+    eventually(decisions, 200, world.tail)
+    pq.write_table(points(seed=1), half := world.stack.dags / ".minutely.parquet")
+    half.replace(world.stack.dags / "minutely.parquet")
+    eventually(lambda: ("blocked", "cooldown") in decisions(), 150, lambda: f"{decisions()}; {world.tail()}")
     world.airflow.patch("dags/minutely__train", {"is_paused": True})
     assert decisions()[0][0] == "train"
-    assert set(decisions()[1:]) == {("blocked", "cooldown")}
+    assert {verdict for verdict, _ in decisions()[1:]} == {"blocked"}
     assert len(world.runs("minutely")) == 1
 
 

@@ -126,7 +126,7 @@ class World:
             **self.family.environment,
             "AIRFLOW_CONN_MLFLOW_DEFAULT": json.dumps(connection),
         }
-        self.airflow: AirflowClient
+        self.airflow: AirflowClient | None = None
 
     def start(self) -> None:
         self.stack.start()
@@ -241,6 +241,8 @@ class World:
 
     def stop(self):
         try:
+            if self.airflow is not None:
+                self.airflow.close()
             self.stack.stop()
             assert self.family.gone() == []
         finally:
