@@ -250,6 +250,7 @@ def deploy(deployment: Deployment, context: Context, log: Log) -> dict[str, Any]
         poll=timedelta(seconds=deployment.poll_interval),
         on_step=tell,
     )
+    _record(state, plan, context)  # an attempt that was killed may have ended the rollout and not said so
     if state.phase is not RolloutPhase.PROMOTED:
         raise RolloutFailedError(
             f"Version {version} of {model} does not serve: {state.phase.value}, {state.reason}: {state.sentence}"
@@ -266,23 +267,23 @@ def deploy(deployment: Deployment, context: Context, log: Log) -> dict[str, Any]
 
 
 def _record(state: RolloutState, plan: Any, context: Context) -> None:
-    """Journal one step of a rollout."""
+    """Journal where a rollout stands, and that it started, unless an earlier attempt has done so."""
     from airflow_provider_mlops.journal import kinds, payloads
     from airflow_provider_mlops.rollout import RolloutPhase
 
-    common = {"name": state.name, "version": state.version}
-    if state.phase is RolloutPhase.STARTING:
-        started = payloads.rollout_started(
-            **common, stable_version=state.stable_version, strategy=plan.strategy.value, plan=plan.to_dict()
-        )
-        record_once(state.name, kinds.ROLLOUT_STARTED, started, context)
-    elif state.phase.is_final:
+    common = {"name": state.name, "version": state.version, "began_at": state.started_at.isoformat()}
+    once = ("name", "version", "began_at")
+    started = payloads.rollout_started(
+        **common, stable_version=state.stable_version, strategy=plan.strategy.value, plan=plan.to_dict()
+    )
+    record_once(state.name, kinds.ROLLOUT_STARTED, started, context, once=once)
+    if state.phase.is_final:
         finished = payloads.rollout_finished(
             **common, phase=state.phase.value, reason=state.reason, sentence=state.sentence
         )
-        record_once(state.name, kinds.ROLLOUT_FINISHED, finished, context)
-    else:
+        record_once(state.name, kinds.ROLLOUT_FINISHED, finished, context, once=once)
+    elif state.phase is not RolloutPhase.STARTING:
         advanced = payloads.rollout_advanced(
             **common, phase=state.phase.value, step=state.step, weight=state.weight, sentence=state.sentence
         )
-        record_once(state.name, kinds.ROLLOUT_ADVANCED, advanced, context)
+        record_once(state.name, kinds.ROLLOUT_ADVANCED, advanced, context, once=(*once, "phase", "step"))

@@ -277,26 +277,56 @@ def promotion_abandoned(*, alias: str, version: str, token: int, reason: str, se
 
 
 def rollout_started(
-    *, name: str, version: str, stable_version: str | None, strategy: str, plan: Mapping[str, Any] | None = None
+    *,
+    name: str,
+    version: str,
+    stable_version: str | None,
+    strategy: str,
+    plan: Mapping[str, Any] | None = None,
+    began_at: str | None = None,
 ) -> dict[str, Any]:
-    """Return the payload of ``rollout.started``. *name* is the deployment's; until it finishes the version bakes."""
+    """
+    Return the payload of ``rollout.started``. *name* is the deployment's; until it finishes the version bakes.
+
+    :param began_at: ISO 8601; tells this rollout of the version from another, as in the two below.
+    """
     return {
         "name": name,
         "version": version,
+        "began_at": began_at,
         "stable_version": stable_version,
         "strategy": strategy,
         "plan": dict(plan or {}),
     }
 
 
-def rollout_advanced(*, name: str, version: str, phase: str, step: int, weight: int, sentence: str) -> dict[str, Any]:
+def rollout_advanced(
+    *, name: str, version: str, phase: str, step: int, weight: int, sentence: str, began_at: str | None = None
+) -> dict[str, Any]:
     """Return the payload of ``rollout.advanced``. *weight* is the new version's share of the traffic in per cent."""
-    return {"name": name, "version": version, "phase": str(phase), "step": step, "weight": weight, "sentence": sentence}
+    return {
+        "name": name,
+        "version": version,
+        "began_at": began_at,
+        "phase": str(phase),
+        "step": step,
+        "weight": weight,
+        "sentence": sentence,
+    }
 
 
-def rollout_finished(*, name: str, version: str, phase: str, reason: str, sentence: str) -> dict[str, Any]:
+def rollout_finished(
+    *, name: str, version: str, phase: str, reason: str, sentence: str, began_at: str | None = None
+) -> dict[str, Any]:
     """Return the payload of ``rollout.finished``: *phase* is the final one."""
-    return {"name": name, "version": version, "phase": str(phase), "reason": reason, "sentence": sentence}
+    return {
+        "name": name,
+        "version": version,
+        "began_at": began_at,
+        "phase": str(phase),
+        "reason": reason,
+        "sentence": sentence,
+    }
 
 
 def override_used(*, what: str, why: str, version: str | None = None, run_id: str | None = None) -> dict[str, Any]:
