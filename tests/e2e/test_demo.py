@@ -11,6 +11,7 @@ import subprocess
 
 import pytest
 from e2e.processes import Command, Watch, mlops
+from e2e.world import eventually
 
 from airflow_provider_mlops.cli.stack import AirflowClient
 
@@ -104,30 +105,27 @@ def test_it_stays_up_with_addresses_that_work_until_ctrl_c(tmp_path):
         assert command.family.gone() == []
 
 
-@pytest.mark.parametrize(
-    ("words", "number"),
-    [("Starting MLflow and Airflow", signal.SIGINT), ("data.snapshot", signal.SIGTERM)],
-    ids=["ctrl-c during the start", "terminated while a task runs"],
-)
-def test_it_can_be_stopped_at_any_time(tmp_path, words, number):
+def test_ctrl_c_during_the_start_and_a_second_demo_in_the_same_folder(tmp_path):
     folder = tmp_path / "early"
     with demo(folder) as command:
-        command.wait_for(words, within=240)
-        command.interrupt(number)
-        assert command.wait(within=60) == 130
-        assert command.family.gone() == []
-        assert "Traceback" not in command.text
-
-
-def test_two_demos_do_not_share_a_folder(tmp_path):
-    folder = tmp_path / "one"
-    with demo(folder) as first:
-        first.wait_for("Starting MLflow and Airflow", within=60)
-        while not (folder / "mlflow.log").exists():
-            pass
+        command.wait_for("Starting MLflow and Airflow", within=60)
+        eventually((folder / "mlflow.log").exists, 30, "MLflow was not started")
         second = subprocess.run(mlops("demo", "--folder", folder), capture_output=True, text=True, timeout=60)
         assert second.returncode == 2
         assert f"Another demo runs in {folder}" in second.stderr
-        first.interrupt()
-        assert first.wait(within=60) == 130
-        assert first.family.gone() == []
+        stopped(command, signal.SIGINT)
+
+
+def test_it_ends_its_tasks_when_it_is_terminated(tmp_path):
+    folder = tmp_path / "terminated"
+    with demo(folder) as command:
+        command.wait_for("training.decide", within=240)
+        eventually(lambda: [*(folder / "mlops" / "jobs").glob("*-training-train-*/log")], 30, "nothing is trained")
+        stopped(command, signal.SIGTERM)
+
+
+def stopped(command, number):
+    command.interrupt(number)
+    assert command.wait(within=60) == 130
+    assert command.family.gone() == []
+    assert "Traceback" not in command.text
