@@ -84,22 +84,24 @@ def run(arguments: Namespace) -> int:
     return _report(json.loads(outcome.read_text()), folder, seconds, where)
 
 
-def words(spec: dict[str, Any], locate: Callable[[str], str]) -> tuple[str, dict[str, Any]]:
+def words(told: dict[str, Any], locate: Callable[[str], str]) -> tuple[Path, dict[str, Any]]:
     """
-    Return the folder that holds all scripts of a pipeline, and its words as a trial runs it.
+    Return the folder at which a pipeline's relative paths start, and its words as a trial runs it.
 
-    The paths of the scripts start at that folder. There is no schedule, no deployment, no approval and no monitor.
+    There is no schedule, no deployment, no monitor and no approval. The data's path is absolute.
 
-    :param spec: a specification as plain values, without its defaults.
+    :param told: a specification as plain values, without its defaults.
+    :param locate: makes an absolute path of one that is relative to the pipeline file.
     """
-    tried = {key: value for key, value in spec.items() if key not in _LEFT_OUT}
+    tried = {key: value for key, value in told.items() if key not in _LEFT_OUT}
     tried["mode"] = "enforce"
-    tried["data"] = {**spec["data"], "path": locate(spec["data"]["path"])}
-    scripts = {job: locate(spec[job]["script"]) for job in ("prepare", "train") if spec.get(job)}
-    root = os.path.commonpath([Path(script).parent for script in scripts.values()])
+    tried["data"] = {**told["data"], "path": locate(told["data"]["path"])}
+    scripts = {job: locate(told[job]["script"]) for job in ("prepare", "train") if told.get(job)}
+    # A script may lie above the pipeline file, and a path in words leads downwards only.
+    start = Path(os.path.commonpath([locate("."), *(Path(script).parent for script in scripts.values())]))
     for job, script in scripts.items():
-        tried[job] = {**spec[job], "script": Path(script).relative_to(root).as_posix()}
-    return root, tried
+        tried[job] = {**told[job], "script": Path(script).relative_to(start).as_posix()}
+    return start, tried
 
 
 def _assign(told: dict[str, Any], assignment: str) -> None:
