@@ -60,6 +60,8 @@ def run(arguments: Namespace) -> int:
     folder = Path(arguments.folder).resolve()
     dags = folder / "dags"
     dags.mkdir(parents=True, exist_ok=True)
+    for ignored in (".airflowignore", ".gitignore"):  # the folder often lies inside a DAG folder and a repository
+        (folder / ignored).write_text("*\n")
     stub = dags / f"{name}.py"
     stub.write_text(_STUB.format(name=name, folder=str(start), words=json.dumps(tried, sort_keys=True)))
     environment = _environment(folder, dags)

@@ -194,6 +194,8 @@ def test_the_smallest_pipeline_runs(tmp_path):
     tried = _run([*mlops, "try", "minimal.yaml"], tmp_path)
     assert tried.returncode == 0, tried.stdout + tried.stderr
     assert "PASSED" in tried.stdout
+    # What the trial left is no DAG of the Airflow whose folder this is.
+    assert (tmp_path / ".mlops-try" / ".airflowignore").read_text() == "*\n"
 
 
 def test_the_quickstart_uses_the_data_that_the_smallest_pipeline_uses():
