@@ -148,6 +148,13 @@ def test_inline_commands_exist_too():
                 assert words[1] in known[words[0]], f"{page.name}: mlops {' '.join(words)}"
 
 
+def test_every_command_is_in_the_table_of_commands():
+    page = (ROOT / "docs" / "command-line.md").read_text()
+    for command in COMMANDS:
+        for below in command.commands or (None,):
+            assert f"| `mlops {command.name}{f' {below.name}' if below else ''}` |" in page
+
+
 def _surface() -> list[str]:
     """The names of every operator and sensor that Airflow is told of, and of every trigger that a person may name."""
     import importlib
