@@ -419,11 +419,7 @@ class MlflowTracking:
 
     def log_text(self, run_id: str, text: str, path: str) -> None:
         """See `Tracking.log_text`."""
-        folder, _, name = check_artifact_path(path).rpartition("/")
-        with TemporaryDirectory() as temporary:
-            file = Path(temporary, name)
-            file.write_text(text, encoding="utf-8")
-            self.log_file(run_id, file, folder)
+        self._mlflow.files(self.run(run_id).artifact_uri).put_text(text, check_artifact_path(path))
 
     def read_text(self, run_id: str, path: str) -> str:
         """See `Tracking.read_text`."""
@@ -633,8 +629,15 @@ class _ProxiedFiles:
 
     def put(self, file: Path, folder: str) -> None:
         """Store *file* in *folder*."""
-        path = "/".join(part for part in (folder, file.name) if part)
-        with file.open("rb") as data, self._mlflow.errors("File", path):
+        with file.open("rb") as data:
+            self._put(data, "/".join(part for part in (folder, file.name) if part))
+
+    def put_text(self, text: str, path: str) -> None:
+        """Store *text* as the file *path*. Nothing is written on this machine that a kill could leave there."""
+        self._put(text.encode(), path)
+
+    def _put(self, data: Any, path: str) -> None:
+        with self._mlflow.errors("File", path):
             answer = self._mlflow.send(
                 self._endpoint(path), "PUT", data=data, timeout=(_CONNECT_SECONDS, _TRANSFER_SECONDS)
             )
@@ -693,6 +696,14 @@ class _StoredFiles:
         """Store *file* in *folder*."""
         with self._store_errors(file.name):
             self._repository.log_artifact(str(file), folder or None)
+
+    def put_text(self, text: str, path: str) -> None:
+        """Store *text* as the file *path*."""
+        folder, _, name = path.rpartition("/")
+        with TemporaryDirectory() as temporary:
+            file = Path(temporary, name)
+            file.write_text(text, encoding="utf-8")
+            self.put(file, folder)
 
     def text(self, path: str) -> str:
         """Return a file as text."""
