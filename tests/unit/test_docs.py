@@ -178,9 +178,10 @@ def test_the_lines_of_the_demo_in_the_readme_were_recorded_in_one_run():
 
 
 MEASURED = re.compile(
-    r"\b\d[\d,.]*(?:\s?(?:ms|µs|s|MB|MiB|GB|GiB|x)\b|\s(?:seconds|times faster|requests per second)\b)"
+    r"\b\d[\d,.]*(?:\s?(?:ms|µs|s|kB|MB|MiB|GB|GiB|x)\b|\s(?:seconds|times faster|requests per second)\b)"
 )
 STATED = {
+    "less than 1 kB": "tests/dags/test_by_hand.py",  # what an operator returns
     "within 15 seconds": "tests/dags/test_surface.py",  # a trigger does not fire within 15 seconds
 }
 
@@ -196,6 +197,14 @@ def test_no_number_is_measured_by_nobody(page):
 def test_what_is_stated_has_its_test():
     for file in STATED.values():
         assert (ROOT / file).exists()
+
+
+def test_the_file_that_the_readme_shows_is_the_smallest_template():
+    assert (ROOT / "dags" / "minimal.yaml").read_text() in (ROOT / "README.md").read_text()
+
+
+def test_pictures_are_small():
+    assert all(picture.stat().st_size < 200_000 for picture in (ROOT / "docs" / "images").iterdir())
 
 
 def test_the_hooks_file_is_yaml_and_names_a_command():
