@@ -59,6 +59,13 @@ DAG_FILES = dag_files()
 PIPELINES = [snippet for snippet in snippets("yaml") if re.search(r"^mlops: 1", snippet.text, re.MULTILINE)]
 
 
+def parse(file: Path) -> DagBag:
+    """The DAGs that Airflow finds in *file*; an import error fails the test."""
+    bag = DagBag(dag_folder=str(file), collect_dags=True, safe_mode=True, bundle_name="testing")
+    assert bag.import_errors == {}
+    return bag
+
+
 def test_there_are_snippets_of_every_kind():
     assert len(DAG_FILES) > 10
     assert len(PIPELINES) > 3
@@ -81,9 +88,7 @@ def test_a_file_with_dags_is_found_and_parsed_by_airflow(snippet, tmp_path):
         (tmp_path / Path(script).name).write_text(_TRAIN)
     file.write_text(snippet.text)
     assert might_contain_dag(str(file), safe_mode=True), "Airflow's safe mode would pass this file over in silence"
-    bag = DagBag(dag_folder=str(file), collect_dags=True, safe_mode=True, bundle_name="testing")
-    assert bag.import_errors == {}
-    assert bag.dags
+    assert parse(file).dags
 
 
 @pytest.mark.parametrize("snippet", snippets("yaml"), ids=str)
@@ -92,11 +97,16 @@ def test_yaml_is_yaml(snippet):
 
 
 @pytest.mark.parametrize("snippet", PIPELINES, ids=str)
-def test_a_pipeline_file_loads_for_every_target(snippet, tmp_path):
+def test_a_pipeline_file_makes_dags_for_every_target(snippet, tmp_path, monkeypatch):
     file = tmp_path / "rain.yaml"
     file.write_text(snippet.text)
-    for target in [None, *target_names(file)]:
-        assert load(file, target=target).spec.train.script
+    stub = file.with_suffix(".py")
+    stub.write_text("from airflow_provider_mlops.factory import load_dags\n\nload_dags(__file__)  # -> DAGs\n")
+    for target in ["", *target_names(file)]:
+        monkeypatch.setenv("AIRFLOW__MLOPS__TARGET", target)
+        bag = parse(stub)
+        name = load(file, target=target or None).spec.name
+        assert f"{name}__train" in bag.dags
 
 
 def _parser() -> argparse.ArgumentParser:
