@@ -5,6 +5,7 @@ import math
 import random
 import sqlite3
 import uuid
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -18,10 +19,11 @@ from pyarrow import csv, feather, parquet
 from services import postgres
 
 from airflow_provider_mlops.adapters.engines.embedded import EmbeddedEngine
+from airflow_provider_mlops.adapters.engines.spark import SparkEngine
 from airflow_provider_mlops.adapters.engines.sql import SqlEngine
 from airflow_provider_mlops.data import DataRef, Window
 from airflow_provider_mlops.drift.check import Verdict, check
-from airflow_provider_mlops.errors import DataError
+from airflow_provider_mlops.errors import DataError, ServiceError
 from fakes.engine import MemoryEngine
 
 __all__ = ["postgres"]
@@ -138,6 +140,34 @@ def postgresql(tables, _, server):
     return SqlEngine(engine.raw_connection, "postgresql"), in_database
 
 
+def spark(tables, folder, session):
+    embedded(lambda t, p: parquet.write_table(t, p, row_group_size=700), "parquet")(tables, folder, None)
+    return SparkEngine(session("spark_session")), in_folder(folder)
+
+
+@pytest.fixture(scope="session")
+def spark_session():
+    """Spark in this process's own Java, in a zone that is not UTC."""
+    from pyspark.sql import SparkSession
+
+    settings = {
+        "spark.ui.enabled": "false",
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.memory": "1g",
+        "spark.sql.shuffle.partitions": "1",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.session.timeZone": "America/New_York",
+    }
+    builder = SparkSession.builder.master("local[2]").appName("drift")
+    for key, value in settings.items():
+        builder = builder.config(key, value)
+    session = builder.getOrCreate()
+    session.sparkContext.setLogLevel("ERROR")  # it warns of long statements
+    yield session
+    session.stop()
+
+
 def database(url):
     """Return a new database of the server, in a zone that is not UTC."""
     name = f"drift_{uuid.uuid4().hex}"
@@ -156,6 +186,7 @@ ENGINES = [
     pytest.param(sqlite, id="sqlite"),
     pytest.param(in_duckdb, id="duckdb"),
     pytest.param(postgresql, id="postgresql", marks=pytest.mark.service("postgresql")),
+    pytest.param(spark, id="spark", marks=pytest.mark.service("java")),
 ]
 
 
@@ -362,6 +393,52 @@ def test_profiles_of_parts_merge_to_the_profile_of_the_whole(engine, data):
     assert (merged.rows, merged.start, merged.end) == (whole.rows, whole.start, whole.end)
     assert merged.columns["x"].numbers.counts.tolist() == whole.columns["x"].numbers.counts.tolist()
     assert merged.columns["c"].categories.counts == whole.columns["c"].categories.counts
+
+
+# What only a server can show
+
+
+@pytest.fixture(scope="module")
+def server(tables, tmp_path_factory, request):
+    return postgresql(tables, None, request.getfixturevalue)[0]
+
+
+def test_two_columns_of_one_name_are_refused(server):
+    with pytest.raises(DataError, match="has two columns named 'x'"):
+        server.reference(DataRef(query="SELECT x, x FROM before", conn_id="warehouse"))
+
+
+@pytest.mark.parametrize(
+    "query", ["SELECT 1 AS x) AS q; DROP TABLE before; --", "DELETE FROM before RETURNING x", "DROP TABLE before"]
+)
+def test_a_query_that_would_write_changes_nothing(server, query):
+    with pytest.raises((DataError, ServiceError)):
+        server.reference(DataRef(query=query, conn_id="warehouse"))
+    assert server.newest(DataRef(table="before", timestamp="at", conn_id="warehouse")) is not None
+
+
+def test_a_function_that_would_write_is_refused(server):
+    refused = pytest.raises(ServiceError, match="read-only transaction")
+    with server._session(DataRef(table="before", conn_id="warehouse")) as session, refused:
+        session.run("CREATE TABLE mine (x INTEGER)")
+
+
+def test_a_server_stops_what_runs_too_long(server):
+    slow = SqlEngine(server._connect, "postgresql", timeout=timedelta(seconds=0.3))
+    with pytest.raises(ServiceError, match=r"Query 'SELECT .*': a statement ran longer than 0\.3 s and was stopped\."):
+        slow.reference(DataRef(query="SELECT 1 AS x FROM pg_sleep(20)", conn_id="warehouse"))
+
+
+def test_enumerations_count_as_text_and_nested_types_only_their_nulls(server):
+    query = "SELECT 'b'::mood AS e, '{1,2}'::int[] AS nested, NULL::jsonb AS j, 'x'::char(9) AS c, now()::date AS day"
+    with closing(server._connect()) as connection:
+        connection.cursor().execute("CREATE TYPE mood AS ENUM ('a', 'b')")
+        connection.commit()
+    profile = server.reference(DataRef(query=query, conn_id="warehouse", timestamp="day"), block=DAY)
+    families = {name: column.family.value for name, column in profile.columns.items()}
+    assert families == {"e": "text", "nested": "other", "j": "other", "c": "text"}
+    assert profile.columns["j"].null == 1
+    assert profile.columns["c"].rows == 1
 
 
 # To the digit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
@@ -21,7 +21,7 @@ TimeKind = Literal["instant", "naive", "date"]
 
 _ODD_CHARACTER = re.compile(r"['\\\x00-\x1f\x7f]")
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*")
-_NAME_PART = re.compile(r'"(?:[^"]|"")+"|`[^`]+`|[^."`][^.]*')
+_NAME_PART = re.compile(r'"(?:[^"]|"")+"|`[^`]+`|[^."`]+')
 _SURE_DIGITS = 15  # decimals of so many digits, and powers of ten up to 22, every database reads exactly
 _SURE_POWER = 22
 
@@ -50,6 +50,7 @@ class Dialect:
     :param bucket: number of edges below the number ``{0}``, where there is a function for it: ``{1}`` is the count of
         edges, ``{2}`` the negated edges, ascending, with commas.
     :param modulo: remainder of the whole numbers ``{0}`` and ``{1}``.
+    :param files: the files at the quoted path ``{0}`` as a table; ``None`` where only tables can be read.
     :param exact_decimals: whether every decimal literal becomes the nearest double.
     :param folds_up: whether names without quotes are upper case.
     :param plain_timestamps_have_zones: whether the type ``TIMESTAMP`` is an instant.
@@ -71,6 +72,7 @@ class Dialect:
     end: tuple[str, ...] = ()
     bucket: str | None = None
     modulo: str = "MOD({0}, {1})"
+    files: str | None = None
     exact_decimals: bool = True
     folds_up: bool = False
     plain_timestamps_have_zones: bool = False
@@ -167,29 +169,43 @@ _SQLITE_MICROSECONDS = (
     "THEN CAST(ROUND(CAST('0' || SUBSTR({0}, 20) AS REAL) * 1000000.0) AS INTEGER) ELSE 0 END END"
 )
 
-_POSTGRESQL = Dialect(
-    name="postgresql",
-    microseconds=_alike("CAST(EXTRACT(EPOCH FROM {0}) * 1000000 AS BIGINT)"),
-    random="RANDOM()",
-    infinity="CAST('Infinity' AS DOUBLE PRECISION)",
-    is_nan="{0} = CAST('NaN' AS DOUBLE PRECISION)",
-    text="TEXT",
-    exact_text='CAST({0} AS TEXT) COLLATE "C"',
-    instants=_ZONED,
-    begin=(
-        "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
-        "SET LOCAL statement_timeout = {0}",
-        "SET LOCAL TIME ZONE 'UTC'",
-        "SET LOCAL jit = off",  # compiling a statement of thousands of branches takes longer than running it
-        "SELECT SETSEED(0)",
-    ),
-    bucket="{1} - WIDTH_BUCKET(-({0}), CAST('{{{2}}}' AS DOUBLE PRECISION[]))",
+_SPARK = Dialect(
+    name="spark",
+    microseconds=_alike("UNIX_MICROS(CAST({0} AS TIMESTAMP))"),
+    random="RAND(0)",
+    infinity="CAST('Infinity' AS DOUBLE)",
+    is_nan="ISNAN({0})",
+    quote="`",
+    double="DOUBLE",
+    text="STRING",
+    exact_text="CAST({0} AS STRING)",
+    character="CHAR",
+    instants={"instant": "TIMESTAMP '{0}+00:00'", "naive": "TIMESTAMP_NTZ '{0}'", "date": "DATE '{0}'"},
+    files="parquet.{0}",
+    plain_timestamps_have_zones=True,
 )
 
 DIALECTS: Mapping[str, Dialect] = {
     dialect.name: dialect
     for dialect in (
-        _POSTGRESQL,
+        Dialect(
+            name="postgresql",
+            microseconds=_alike("CAST(EXTRACT(EPOCH FROM {0}) * 1000000 AS BIGINT)"),
+            random="RANDOM()",
+            infinity="CAST('Infinity' AS DOUBLE PRECISION)",
+            is_nan="{0} = CAST('NaN' AS DOUBLE PRECISION)",
+            text="TEXT",
+            exact_text='CAST({0} AS TEXT) COLLATE "C"',
+            instants=_ZONED,
+            begin=(
+                "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
+                "SET LOCAL statement_timeout = {0}",
+                "SET LOCAL TIME ZONE 'UTC'",
+                "SET LOCAL jit = off",  # compiling a statement of thousands of branches takes longer than running it
+                "SELECT SETSEED(0)",
+            ),
+            bucket="{1} - WIDTH_BUCKET(-({0}), CAST('{{{2}}}' AS DOUBLE PRECISION[]))",
+        ),
         Dialect(
             name="duckdb",
             microseconds={
@@ -238,7 +254,7 @@ DIALECTS: Mapping[str, Dialect] = {
         Dialect(
             name="snowflake",
             microseconds=_alike("DATE_PART(EPOCH_MICROSECOND, {0})"),
-            random="UNIFORM(0E0, 1E0, RANDOM())",
+            random="UNIFORM(0E0, 1E0, RANDOM(0))",
             infinity="CAST('inf' AS FLOAT)",
             is_nan="{0} = CAST('NaN' AS FLOAT)",
             double="FLOAT",
@@ -250,20 +266,12 @@ DIALECTS: Mapping[str, Dialect] = {
             begin=("ALTER SESSION SET STATEMENT_TIMEOUT_IN_SECONDS = {1}, TIMEZONE = 'UTC'",),
             folds_up=True,
         ),
-        Dialect(
+        _SPARK,
+        replace(
+            _SPARK,
             name="databricks",
-            microseconds=_alike("UNIX_MICROS(CAST({0} AS TIMESTAMP))"),
-            random="RAND()",
-            infinity="CAST('Infinity' AS DOUBLE)",
-            is_nan="ISNAN({0})",
-            quote="`",
-            double="DOUBLE",
-            text="STRING",
-            exact_text="CAST({0} AS STRING)",
-            character="CHAR",
-            instants={"instant": "TIMESTAMP '{0}+00:00'", "naive": "TIMESTAMP_NTZ '{0}'", "date": "DATE '{0}'"},
+            files=None,
             begin=("SET TIME ZONE 'UTC'", "SET STATEMENT_TIMEOUT = {1}"),
-            plain_timestamps_have_zones=True,
         ),
         Dialect(
             name="trino",
@@ -294,7 +302,7 @@ DIALECTS: Mapping[str, Dialect] = {
 
 def dialect_of(name: str) -> Dialect:
     """Return the dialect of that name, as SQLAlchemy writes it. :raises ConfigError: one that is not spoken here."""
-    key = {"postgres": "postgresql", "spark": "databricks"}.get(name, name)
+    key = {"postgres": "postgresql"}.get(name, name)
     if key not in DIALECTS:
         raise ConfigError(
             f"Data in {name!r} cannot be counted where it lies.{did_you_mean(name, DIALECTS)} "
@@ -305,7 +313,24 @@ def dialect_of(name: str) -> Dialect:
 
 _WORD = re.compile(r"[A-Z_]+")
 _NUMBERS = {"FLOAT", "DOUBLE", "REAL", "NUMERIC", "DECIMAL", "DEC", "FIXED", "NUMBER", "BIGNUMERIC", "BIGDECIMAL"}
-_NUMBERS |= {"INTEGER", "BYTEINT", "LONG", "SHORT", "BYTE", "UINTEGER", "UTINYINT", "USMALLINT", "UBIGINT", "UHUGEINT"}
+_NUMBERS |= {
+    "INT",
+    "TINYINT",
+    "SMALLINT",
+    "MEDIUMINT",
+    "BIGINT",
+    "HUGEINT",
+    "INTEGER",
+    "BYTEINT",
+    "LONG",
+    "SHORT",
+    "BYTE",
+    "UINTEGER",
+    "UTINYINT",
+    "USMALLINT",
+    "UBIGINT",
+    "UHUGEINT",
+}
 _TEXTS = {"STRING", "TEXT", "CLOB", "ENUM", "UUID", "NAME", "CITEXT"}
 
 
@@ -322,7 +347,7 @@ def family_of_name(type_name: str) -> Family:
         return Family.TIME
     if word in _TEXTS or "CHAR" in word:
         return Family.TEXT
-    return Family.NUMBER if word in _NUMBERS or word.endswith("INT") else Family.OTHER
+    return Family.NUMBER if word in _NUMBERS else Family.OTHER
 
 
 def time_kind(type_name: str, dialect: Dialect) -> TimeKind | None:

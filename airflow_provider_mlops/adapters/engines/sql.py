@@ -49,7 +49,7 @@ class SqlEngine:
     A window costs one statement that describes the columns and one that counts them (one per 400 columns); its answer
     are counts. A reference costs two more: the number of rows, and a random sample of at most 20,000 rows, the only
     rows that ever leave the database, from which the bins are chosen. A reference with more rows gives the same bins
-    twice only where the database's random numbers can be seeded (PostgreSQL); the counts on given bins never differ.
+    twice only where random numbers can be seeded (PostgreSQL, Spark); the counts on given bins never differ.
 
     All statements run in one transaction, which cannot write in PostgreSQL, Redshift, DuckDB and SQLite. Times without
     a zone are UTC; SQLite holds times as ISO 8601 text or as seconds since 1970. `NumberCounts.mean` is NaN when a
@@ -58,7 +58,7 @@ class SqlEngine:
     :param connect: returns a new DBAPI connection; ``engine.raw_connection`` of a SQLAlchemy engine, or
         ``hook.get_conn`` of an Airflow hook.
     :param dialect: ``postgresql``, ``duckdb``, ``sqlite``, ``bigquery``, ``snowflake``, ``databricks``, ``trino`` or
-        ``redshift``.
+        ``redshift``; for Spark there is `SparkEngine`.
     :param timeout: how long one statement may run. BigQuery knows no such limit: set it on the connection.
     """
 
@@ -228,6 +228,10 @@ class _Session:
     def _origin(self) -> str:
         if self._data.table is not None:
             return f"FROM {self._dialect.table(self._data.table)}"
+        if self._data.path:
+            if self._dialect.files is None:
+                raise ConfigError(f"{self.name} are files, and {self._dialect.name} counts tables and queries only.")
+            return f"FROM {self._dialect.files.format(self._dialect.identifier(self._data.path))}"
         return f"FROM (\n{(self._data.query or '').rstrip().rstrip(';')}\n) AS mlops_query"
 
     def _type_names(self, codes: Sequence[Any]) -> list[str]:
@@ -282,7 +286,7 @@ class _Session:
                 left, right = self._dialect.instant(aware, kind, column)
                 conditions.append(f"{left} {sign} {right}")
         body = f"{self._origin()} WHERE {' AND '.join(conditions)}"
-        if self._data.table is not None:
+        if self._data.query is None:
             return Source("", body), times
         # By name, so that the database can run the query once for all columns.
         return Source(f"WITH mlops_rows AS (SELECT * {body})\n", "FROM mlops_rows WHERE 1 = 1"), times
@@ -395,6 +399,8 @@ def _require(names: Sequence[str], found: dict[str, _Column], where: str) -> Non
 def _name(data: DataRef) -> str:
     if data.table is not None:
         return f"Table {data.table!r}"
+    if data.path:
+        return f"Files {data.path!r}"
     query = " ".join((data.query or "").split())
     return f"Query {query[:80] + '...' if len(query) > 80 else query!r}"
 
