@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import psutil
@@ -183,7 +184,7 @@ def test_an_argument_that_cannot_be_meant_starts_no_training(connection, storage
 
 
 def test_an_interpreter_that_is_not_there_is_named(connection, storage, tmp_path, rows):
-    with pytest.raises(JobFailedError, match=r"'/no/python' cannot be started in '.*': No such file or directory"):
+    with pytest.raises((ConfigError, JobFailedError), match=r"'/no/python' cannot be .*No such file or directory"):
         train("bad_python", RAISES, tmp_path, rows, runs_on={"process": {"python": "/no/python"}})
 
 
@@ -344,26 +345,33 @@ UNREACHABLE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("operator", "arguments"), UNREACHABLE, ids=lambda v: getattr(v, "__name__", ""))
-def test_an_mlflow_that_cannot_be_reached_fails_soon_and_tells_no_secret(
-    storage, monkeypatch, tmp_path, capfd, operator, arguments
-):
+def test_an_mlflow_that_cannot_be_reached_fails_soon_and_tells_no_secret(storage, monkeypatch, tmp_path, capfd):
     port = free_port()
     address = {"conn_type": "mlflow", "host": "127.0.0.1", "port": port, "login": "ann", "password": SECRET}
     monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", json.dumps(address))
     (tmp_path / "train.py").write_text("")
-    if operator is TrainOperator:
-        arguments = {**arguments, "script": str(tmp_path / "train.py")}
-    before = time.monotonic()
-    with pytest.raises(ServiceError) as caught:
-        operator(task_id="task", **arguments).execute(context("bad_reach"))
-    assert time.monotonic() - before < 20
-    assert str(caught.value).startswith(f"MLflow at http://127.0.0.1:{port} cannot be reached: ")
-    assert "Check that it runs" in str(caught.value)
-    error = caught.value
-    while error is not None:  # Airflow logs the causes too
-        assert SECRET not in str(error)
-        error = error.__cause__ or error.__context__
+
+    def run(operator, arguments):
+        if operator is TrainOperator:
+            arguments = {**arguments, "script": str(tmp_path / "train.py")}
+        began = time.monotonic()
+        with pytest.raises(ServiceError) as caught:
+            operator(task_id="task", **arguments).execute(context("bad_reach"))
+        return caught.value, time.monotonic() - began
+
+    import mlflow.store.model_registry.rest_store
+    import mlflow.store.tracking.rest_store  # noqa: F401 - it does not stand being imported by two threads
+
+    with ThreadPoolExecutor(len(UNREACHABLE)) as threads:  # each waits a moment between its tries
+        ended = [threads.submit(run, *case).result for case in UNREACHABLE]
+        for error, seconds in (result() for result in ended):
+            assert seconds < 20
+            assert str(error).startswith(f"MLflow at http://127.0.0.1:{port} cannot be reached: ")
+            assert "Check that it runs" in str(error)
+            cause = error
+            while cause is not None:  # Airflow logs the causes too
+                assert SECRET not in str(cause)
+                cause = cause.__cause__ or cause.__context__
     assert SECRET not in "".join(capfd.readouterr())
 
 

@@ -23,7 +23,7 @@ from airflow_provider_mlops.operators.training import TrainOperator
 from airflow_provider_mlops.promotion.state import state
 
 OPERATORS = "airflow_provider_mlops.operators"
-SIGKILL, SIGTERM = 9, 15
+SIGKILL = 9
 
 
 class World:
@@ -107,6 +107,7 @@ def trained(world):
     """A run with a model, for the tasks that come after training."""
     ended = world.train("kills_trained")
     assert ended.error is None, ended
+    world.steps = ended.steps
     return ended.result
 
 
@@ -157,25 +158,17 @@ def test_a_training_that_is_killed_at_any_step_becomes_one_finished_run(world):
     world.nothing_is_left()
 
 
-def test_a_training_that_is_killed_again_while_it_recovers_becomes_one_finished_run(world):
-    clean = world.train("kills_twice_0")
-    k = clean.steps.index("job") + 1
-    for again, _ in kill_at_every_step(
-        lambda j: (
-            (
-                world.train(f"kills_twice_{j}", kill_after=k),
-                world.train(f"kills_twice_{j}", kill_after=j),
-            )[1]
-            if j <= 4
-            else world.train(f"kills_twice_{j}")
-        )
-    ):
-        case = f"kills_twice_{again}"
-        assert world.train(case).error is None
-        runs = world.runs(case)
-        assert [run.status for run in runs].count("FINISHED") == 1
-        assert {run.status for run in runs} <= {"FINISHED", "KILLED"}
-        assert world.kinds(case).count("training.finished") == 1
+@pytest.mark.parametrize("again", [1, 2, 3, 4])
+def test_a_training_that_is_killed_again_while_it_recovers_becomes_one_finished_run(world, trained, again):
+    case = f"kills_twice_{again}"
+    assert world.train(case, kill_after=world.steps.index("job") + 1).signal == SIGKILL
+    second = world.train(case, kill_after=again)  # ends the run of the lost job, makes another, ...
+    assert (second.signal, len(second.steps)) == (SIGKILL, again)
+    assert world.train(case).error is None
+    runs = world.runs(case)
+    assert [run.status for run in runs].count("FINISHED") == 1
+    assert {run.status for run in runs} <= {"FINISHED", "KILLED"}
+    assert world.kinds(case).count("training.finished") == 1
     world.nothing_is_left()
 
 
@@ -329,6 +322,58 @@ def test_a_promotion_that_is_killed_at_any_step_moves_the_alias_once(world, trai
         "journal promotion.leased", "journal promotion.pending",
     ]  # fmt: skip
     assert len(killed_after) >= 4
+
+
+# Smoke-testing
+
+
+@pytest.fixture(scope="module")
+def probed(world, trained):
+    """What a smoke test of version 1 of the model ``kills_smoke`` is asked."""
+    case = "kills_smoke"
+    judged = world.run(
+        "evaluation.EvaluateModelOperator",
+        "kills_smoke_judge",
+        {
+            "model": case,
+            "run_id": trained["run_id"],
+            "model_uri": trained["model_uri"],
+            "data_uri": world.judging,
+            "label_column": "y",
+            "rules": [{"metric": "roc_auc", "at_least": 0.6}],
+        },
+    )
+    assert judged.error is None, judged
+    world.registry.create_version(case, run_id=trained["run_id"], source=trained["model_uri"], tags={})
+    return {
+        "model": case,
+        "version": "1",
+        "predictions_uri": judged.result["predictions_uri"],
+        "data_uri": world.judging,
+    }
+
+
+def probe(world, case, arguments, **more):
+    return world.run("model.SmokeTestModelOperator", case, arguments, **more)
+
+
+def test_a_smoke_test_that_is_told_to_end_takes_its_server_with_it(world, probed):
+    def serves():
+        return [line for line in users_of(world.storage) if "airflow_provider_mlops.serving" in line]
+
+    ended = probe(world, "kills_smoke_terminated", probed, terminate_when=serves)
+    assert ended.error.startswith("SystemExit: "), ended
+    world.nothing_is_left()
+    assert "model.smoke_tested" not in world.kinds("kills_smoke")
+
+
+def test_a_smoke_test_that_is_killed_at_any_step_leaves_no_server_and_one_result(world, probed):
+    for k, first in kill_at_every_step(lambda k: probe(world, f"kills_smoke_{k}", probed, kill_after=k)):
+        world.nothing_is_left()
+        again = probe(world, f"kills_smoke_{k}", probed) if first.signal else first
+        assert again.error is None, (first.steps, again)
+        world.nothing_is_left()
+    assert world.kinds("kills_smoke").count("model.smoke_tested") == 1
 
 
 # Deploying
