@@ -7,9 +7,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from services_mlflow import mlflow_server as start_mlflow_server
+
+if TYPE_CHECKING:
+    from airflow_provider_mlops.adapters.mlflow import MlflowAddress
 
 # Airflow reads these while it is imported, so they stand before every test module.
 _HOME = tempfile.mkdtemp(prefix="airflow-home-")
@@ -30,6 +34,16 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real MLflow server that all tests of this process share: use names of your own in it."""
     with start_mlflow_server(tmp_path_factory.mktemp("mlflow")) as address:
         yield address
+
+
+@pytest.fixture(scope="session")
+def mlflow_guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowAddress]:
+    """A real MLflow server with its own basic authentication, and the credentials of its administrator."""
+    from airflow_provider_mlops.adapters.mlflow import MlflowAddress
+
+    admin = ("keeper", "a pass:word of 24 signs")
+    with start_mlflow_server(tmp_path_factory.mktemp("guarded"), admin=admin) as address:
+        yield MlflowAddress(address, login=admin[0], password=admin[1])
 
 
 @pytest.fixture(scope="session")

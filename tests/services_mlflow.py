@@ -27,8 +27,12 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def mlflow_server(folder: Path) -> Iterator[str]:
-    """Run `mlflow server` on a SQLite file in *folder*; give its address; kill its whole process group at the end."""
+def mlflow_server(folder: Path, *, admin: tuple[str, str] | None = None) -> Iterator[str]:
+    """
+    Run `mlflow server` on a SQLite file in *folder*; give its address; kill its whole process group at the end.
+
+    With *admin*, a login and a password, MLflow's own basic authentication guards it, and nobody else may do anything.
+    """
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     command = [
@@ -43,6 +47,17 @@ def mlflow_server(folder: Path) -> Iterator[str]:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
     }
+    if admin is not None:
+        command += ["--app-name", "basic-auth"]
+        config = folder / "basic_auth.ini"
+        config.write_text(
+            f"[mlflow]\ndefault_permission = NO_PERMISSIONS\ndatabase_uri = sqlite:///{folder / 'auth.db'}\n"
+            f"admin_username = {admin[0]}\nauthorization_function = "
+            "mlflow.server.auth:authenticate_request_basic_auth\n"
+        )
+        environment["MLFLOW_AUTH_CONFIG_PATH"] = str(config)
+        environment["MLFLOW_AUTH_ADMIN_PASSWORD"] = admin[1]
+        environment["MLFLOW_FLASK_SERVER_SECRET_KEY"] = "a key for tests"
     log = folder / "server.log"
     with log.open("wb") as output:
         server = subprocess.Popen(

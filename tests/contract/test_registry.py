@@ -18,6 +18,11 @@ REGISTRIES = [
         id="mlflow",
         marks=pytest.mark.service("mlflow"),
     ),
+    pytest.param(
+        lambda request: MlflowRegistry(request.getfixturevalue("mlflow_guarded")),
+        id="mlflow with authentication",
+        marks=pytest.mark.service("mlflow"),
+    ),
     pytest.param(lambda request: MlflowRegistry(request.getfixturevalue("mlflow_file")), id="sqlite"),
 ]
 RUN_A, RUN_B = "a" * 32, "b" * 32

@@ -17,6 +17,11 @@ TRACKERS = [
         id="mlflow",
         marks=pytest.mark.service("mlflow"),
     ),
+    pytest.param(
+        lambda request: MlflowTracking(request.getfixturevalue("mlflow_guarded")),
+        id="mlflow with authentication",
+        marks=pytest.mark.service("mlflow"),
+    ),
     pytest.param(lambda request: MlflowTracking(request.getfixturevalue("mlflow_file")), id="sqlite"),
 ]
 NOBODY = "0" * 32
