@@ -14,7 +14,7 @@ from airflow_provider_mlops.errors import ConfigError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["FrozenScript", "freeze_script"]
+__all__ = ["FrozenScript", "freeze_script", "frozen_folder"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def freeze_script(script: Path, root: Path) -> FrozenScript:
     except OSError as error:
         raise ConfigError(f"The script {script} cannot be read: {error.strerror}. Check the path.") from error
     digest = hashlib.sha256(content).hexdigest()
-    folder = root / "code" / digest[:32]
+    folder = frozen_folder(f"sha256:{digest}", root)
     copy = folder / script.name
     if not copy.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -55,6 +55,11 @@ def freeze_script(script: Path, root: Path) -> FrozenScript:
         half.write_bytes(content)
         half.replace(copy)
     return FrozenScript(folder, script.name, script.resolve().parent, f"sha256:{digest}", _commit(script))
+
+
+def frozen_folder(digest: str, root: Path) -> Path:
+    """Return the folder in which `freeze_script` keeps the script with *digest* below *root*."""
+    return root / "code" / digest.removeprefix("sha256:")[:32]
 
 
 def _commit(script: Path) -> str | None:

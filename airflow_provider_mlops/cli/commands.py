@@ -175,6 +175,26 @@ COMMANDS: tuple[Command, ...] = (
         ),
     ),
     Command(
+        "replay",
+        "train a registered version again from its record and compare; exits with 1 when a metric differs",
+        f"{_HERE}.replay:run",
+        (
+            _MODEL,
+            argument("version", help="the version"),
+            argument("--python", metavar="FILE", help="interpreter to use (default: the one that trained it)"),
+            argument(
+                "--tolerance",
+                type=float,
+                default=1e-6,
+                metavar="SHARE",
+                help="largest difference of a metric, relative to 1 or to its value (default: 1e-6)",
+            ),
+            argument("--ignore", nargs="+", action="extend", metavar="METRIC", help="do not compare these metrics"),
+            argument("--run-timeout", default="24h", metavar="LENGTH", help="end the training then (default: 24h)"),
+            argument("--mlflow-conn-id", default="mlflow_default", metavar="ID", help="default: mlflow_default"),
+        ),
+    ),
+    Command(
         "journal",
         "read, check and prepare the journal of decisions",
         commands=(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from airflow_provider_mlops.hooks.log import Log
     from airflow_provider_mlops.jobs import JobBackend, JobSpec, LoggedModel, Run
 
-__all__ = ["PROFILE_PATH", "Training", "hyperparameters_of", "train"]
+__all__ = ["PROFILE_PATH", "Training", "hyperparameters_of", "train", "training_job"]
 
 PROFILE_PATH = "mlops/profile.json"
 """Where a run keeps the profile of its training data."""
@@ -73,7 +73,7 @@ def train(training: Training, context: Context, log: Log) -> tuple[Run, LoggedMo
     :raises JobFailedError: the script failed, ran too long, or did not log exactly one model with a signature.
     """
     from airflow_provider_mlops.adapters.code import freeze_script
-    from airflow_provider_mlops.jobs import JobSpec, Outcome, job_name, training_environment
+    from airflow_provider_mlops.jobs import Outcome, job_name
     from airflow_provider_mlops.jobs.identity import OUTCOME_TAG, Step, next_step
     from airflow_provider_mlops.journal import kinds, payloads
     from airflow_provider_mlops.retraining import request_key
@@ -98,22 +98,16 @@ def train(training: Training, context: Context, log: Log) -> tuple[Run, LoggedMo
     log.info("Training in MLflow run %s as job %s.", run.run_id, name)
     started = payloads.training_started(key=key, run_id=run.run_id, data_digest=training.data.digest, job=name)
     record_once(training.model, kinds.TRAINING_STARTED, started, context, once=("run_id",))
-    plain, secret = hook.job_environment()
-    environment = training_environment(
-        tracking_uri=hook.tracking_uri,
-        run_id=run.run_id,
-        experiment_id=experiment_id,
+    spec = training_job(
+        hook,
+        name=name,
+        run=run,
+        code=code,
+        python=python_of(training.runs_on),
         data=training.data,
         columns=training.columns,
         hyperparameters=training.hyperparameters,
         seed=training.seed,
-    )
-    spec = JobSpec(
-        name=name,
-        command=(python_of(training.runs_on), "-u", str(code.folder / code.name)),
-        environment={**plain, **environment, "PYTHONPATH": str(code.origin)},
-        secret_environment=secret,
-        files=code.folder,
         run_timeout=training.run_timeout,
     )
     try:
@@ -139,9 +133,48 @@ def train(training: Training, context: Context, log: Log) -> tuple[Run, LoggedMo
     return run, model
 
 
+def training_job(
+    hook: MlflowHook,
+    *,
+    name: str,
+    run: Run,
+    code: FrozenScript,
+    python: str,
+    data: DataVersion,
+    columns: DataRef,
+    hyperparameters: Mapping[str, Any],
+    seed: int,
+    run_timeout: timedelta,
+) -> JobSpec:
+    """Return the job that runs a frozen script for *run*: the same for a training and for its replay."""
+    from airflow_provider_mlops.jobs import JobSpec, training_environment
+
+    plain, secret = hook.job_environment()
+    environment = training_environment(
+        tracking_uri=hook.tracking_uri,
+        run_id=run.run_id,
+        experiment_id=run.experiment_id,
+        data=data,
+        columns=columns,
+        hyperparameters=hyperparameters,
+        seed=seed,
+    )
+    return JobSpec(
+        name=name,
+        command=(python, "-u", str(code.folder / code.name)),
+        # The order of a set, and with it the bytes of a model, would else be another each time.
+        environment={**plain, **environment, "PYTHONPATH": str(code.origin), "PYTHONHASHSEED": str(seed)},
+        secret_environment=secret,
+        files=code.folder,
+        run_timeout=run_timeout,
+    )
+
+
 def _run_to_work_on(training: Training, context: Context, code: FrozenScript, experiment_id: str) -> tuple[Run, int]:
     """Return the MLflow run that this attempt works on and its number; make the run when there is none."""
+    from airflow_provider_mlops.adapters.interpreter import describe
     from airflow_provider_mlops.jobs.identity import GENERATION_TAG, Adopt, identity_tags, next_attempt
+    from airflow_provider_mlops.jobs.record import ENVIRONMENT_PATH, TrainingRecord
 
     tracking = MlflowHook(training.mlflow_conn_id).tracking
     task = identity(context)
@@ -151,17 +184,26 @@ def _run_to_work_on(training: Training, context: Context, code: FrozenScript, ex
         step = next_attempt(tracking.find_runs(experiment_id, tags=identity_tags(*task)), generation)
         if isinstance(step, Adopt):
             return step.run, step.n
-        tags = {
-            **identity_tags(*task, step.n),
-            GENERATION_TAG: generation,
-            "mlops.data_digest": training.data.digest,
-            "mlops.data_uri": training.data.uri,
-            "mlops.code_digest": code.digest,
-            "mlops.seed": str(training.seed),
-            "mlops.hyperparameters": json.dumps(dict(training.hyperparameters), sort_keys=True),
-            **({"mlflow.source.git.commit": code.commit} if code.commit else {}),
-        }
-        tracking.create_run(experiment_id, name=f"{task[0]} {task[1]}", tags=tags)
+        python = python_of(training.runs_on)
+        interpreter = describe(python)
+        record = TrainingRecord(
+            data_uri=training.data.uri,
+            data_digest=training.data.digest,
+            code_digest=code.digest,
+            script=code.name,
+            code_origin=str(code.origin),
+            hyperparameters=json.dumps(dict(training.hyperparameters), sort_keys=True),
+            seed=str(training.seed),
+            python=python,
+            python_version=interpreter.version,
+            environment_digest=interpreter.digest,
+            label=training.columns.label,
+            timestamp=training.columns.timestamp,
+            commit=code.commit,
+        )
+        tags = {**identity_tags(*task, step.n), GENERATION_TAG: generation, **record.tags()}
+        made = tracking.create_run(experiment_id, name=f"{task[0]} {task[1]}", tags=tags)
+        tracking.log_text(made.run_id, interpreter.packages, ENVIRONMENT_PATH)
 
 
 def _finish(training: Training, backend: JobBackend, spec: JobSpec, run: Run, log: Log) -> LoggedModel:
