@@ -33,7 +33,7 @@ def check_summary(folder):
     assert 0 <= a["prediction"] <= 1
     assert a["prediction_after_seconds"] < 180
     assert len(b["windows"]) >= 3
-    assert {(window["verdict"], window["reason"]) for window in b["windows"]} == {("no_drift", "within_variation")}
+    assert {(window["verdict"], window["reason"]) for window in b["windows"]} == {("no_drift", "steady")}
     assert b["champion"] == "1"
     assert (c["verdict"], c["decision"], c["gate"]) == ("drift", "train", "passed")
     assert c["columns"]
