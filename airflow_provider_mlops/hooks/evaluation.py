@@ -120,6 +120,7 @@ def evaluate(evaluation: Evaluation, context: Context, log: Log) -> tuple[GateDe
     )
     from airflow_provider_mlops.evaluation import decide
 
+    _check_rules(evaluation)
     output = score(evaluation, context, log)
     predictions = read_predictions(output, time=evaluation.timestamp, entity=evaluation.entity)
     summary = read_summary(output)
@@ -166,6 +167,16 @@ def importance_of(tracking: Tracking, run_id: str) -> Importance | None:
             f"{IMPORTANCE_PATH} of MLflow run {run_id} is no JSON ({error}). Evaluate the run anew."
         ) from error
     return None if "error" in found else Importance.from_dict(found)
+
+
+def _check_rules(evaluation: Evaluation) -> None:
+    """Refuse rules that cannot be asked before a job is spent on them; of what task they are may be known only then."""
+    from airflow_provider_mlops.evaluation import check_rules
+    from airflow_provider_mlops.evaluation.metrics import METRICS
+
+    for rule in evaluation.rules:
+        possible = METRICS[rule.metric].tasks if rule.metric in METRICS else ("binary",)
+        check_rules([rule], task=cast("Task", evaluation.task or possible[0]))
 
 
 def _task(evaluation: Evaluation, label: np.ndarray, summary: Mapping[str, Any]) -> Task:
