@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -19,9 +20,9 @@ def _postgres_folder() -> Path:
     return found[-1].parent if found else Path(on_path).parent
 
 
-@pytest.fixture(scope="session")
-def postgres():
-    """URL of a private PostgreSQL server on a Unix socket; ``{database}`` is to be formatted with a database's name."""
+@contextlib.contextmanager
+def postgres_server():
+    """Run a private PostgreSQL server on a Unix socket; give its URL, with ``{database}`` for a database's name."""
     binaries = _postgres_folder()
     root = Path(tempfile.mkdtemp(prefix="pg-"))  # short: a socket's path may have 107 bytes
     user = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
@@ -51,6 +52,13 @@ def postgres():
     finally:
         run("pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
         shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """URL of a PostgreSQL server; ``{database}`` is to be formatted with a database's name."""
+    with postgres_server() as url:
+        yield url
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import time
 import weakref
 from contextlib import contextmanager, suppress
@@ -43,6 +44,7 @@ __all__ = ["SqlJournal"]
 
 _VERSION_TABLE: Final = "mlops_alembic_version"
 _BUSY_SECONDS: Final = 60.0  # how long a writer of a SQLite file waits for the others
+_CONFLICT_SECONDS: Final = 0.03
 _JOURNAL: Final = sa.table(
     "mlops_journal",
     sa.column("stream", sa.String),
@@ -91,8 +93,16 @@ class SqlJournal:
         return f"SqlJournal({self._engine.url.render_as_string(hide_password=True)!r})"
 
     def append(self, stream: str, expected_sequence: int, record: Record) -> Entry:
-        """Write *record* in one transaction, see `Journal.append`."""
+        """Write *record* in one transaction, see `Journal.append`. A writer who lost is told so a moment later."""
         check_name("stream", stream)
+        try:
+            return self._append(stream, expected_sequence, record)
+        except ConflictError:
+            # Those who lost together would else come back together, and all but one of them lose again.
+            time.sleep(random.uniform(0, _CONFLICT_SECONDS))
+            raise
+
+    def _append(self, stream: str, expected_sequence: int, record: Record) -> Entry:
         if not self._table_exists():
             if not self._is_sqlite:
                 raise self._no_table()
@@ -227,7 +237,6 @@ def _engine(url: sa.URL) -> sa.Engine:
         poolclass=sa.QueuePool,
         pool_size=1,
         max_overflow=-1,
-        pool_pre_ping=not is_sqlite,  # a server, or what is before it, closes what was idle for long
         connect_args={"timeout": _BUSY_SECONDS} if is_sqlite else {},
     )
     if is_sqlite:
