@@ -374,9 +374,10 @@ def _judge(
     tests = _count_tests(reference) * (2 if trailing else 1)
     level = policy.alpha / max(tests, 1)
     blocks = blocks if known else blocks[:0]
-    ask = _Ask(reference, reference, current, policy, blocks, level)
+    tails = _tail_degrees(reference, blocks)
+    ask = _Ask(reference, reference, current, policy, blocks, level, tails)
     enough = trailing is not None and trailing.rows >= policy.min_rows
-    sudden = _Ask(trailing, reference, current, policy, blocks, level) if trailing and enough else None
+    sudden = _Ask(trailing, reference, current, policy, blocks, level, tails) if trailing and enough else None
     names = [name for name in reference.columns if name not in skip]
     variances = _number_variances(reference, names, ask.blocks)
     found: dict[str, list[_Test]] = {}
@@ -415,6 +416,7 @@ class _Ask:
     policy: DriftPolicy
     blocks: npt.NDArray[np.int64]  # positions of the reference's full blocks; none when they are too few
     level: float  # alpha over the number of tests
+    tails: float  # degrees of freedom that the tails of all columns' blocks have together
 
     @property
     def floor(self) -> float:
@@ -422,9 +424,8 @@ class _Ask:
 
     def variance(self, found: statistics.BlockVariance, n: int) -> statistics.BlockVariance:
         """Return *found* for a comparison with *n* rows: a trailing window is the mean of fewer blocks."""
-        if self.before is self.reference:
-            return found
-        return replace(found, blocks=n / found.block_rows)
+        blocks = found.blocks if self.before is self.reference else n / found.block_rows
+        return replace(found, blocks=blocks, degrees=min(found.degrees, self.tails))
 
 
 def _count_tests(reference: DataProfile) -> int:
@@ -467,6 +468,17 @@ def _number_variances(
     return found
 
 
+def _tail_degrees(reference: DataProfile, blocks: npt.NDArray[np.int64]) -> float:
+    """Return how heavy the tails of the blocks are, from one number per block and column: where its middle lies."""
+    scores = []
+    for column in reference.columns.values():
+        counts = column.numbers or column.categories
+        if counts is not None and blocks.size and (rows := counts.blocks[blocks].sum(axis=1)).all():
+            shares = counts.blocks[blocks] / rows[:, None]
+            scores.append(shares.cumsum(axis=1).mean(axis=1) if column.numbers else shares[:, 0])
+    return statistics.tail_degrees(np.stack(scores, axis=1)) if scores else math.inf
+
+
 def _filled(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Return the blocks that hold a value."""
     filled: npt.NDArray[np.int64] = counts[counts.sum(axis=1) > 0]
@@ -487,7 +499,8 @@ def _number_test(name: str, ask: _Ask, variance: statistics.BlockVariance | None
     reach = math.sqrt(-math.log(ask.level / 2) / 2)
     factor, natural = 1 / n + 1 / m, 0.0
     if variance is not None:
-        factor = ask.variance(variance, n).variance_factor(n, m)
+        variance = ask.variance(variance, n)
+        factor = variance.variance_factor(n, m)
         p = max(p, statistics.t_kolmogorov_p(distance / math.sqrt(factor), variance.degrees))
         if p <= ask.policy.alpha:
             p = max(p, statistics.rank_p(distance, statistics.block_distances(_filled(usual.blocks[ask.blocks]))))

@@ -43,6 +43,7 @@ __all__ = [
     "shares_f_p",
     "t_kolmogorov_limit",
     "t_kolmogorov_p",
+    "tail_degrees",
     "total_variation",
 ]
 
@@ -233,6 +234,29 @@ def moderate(factors: Array, degrees: int) -> tuple[Array, float]:
     prior = 2 * _trigamma_inverse(excess)
     common = math.exp(float(logs.mean()) + float(digamma(prior / 2)) - math.log(prior / 2))
     return (prior * common + degrees * factors) / (prior + degrees), prior + degrees
+
+
+def tail_degrees(scores: Array) -> float:
+    """
+    Return the degrees of freedom of the t-law whose tails the blocks of many columns have together, infinite if normal.
+
+    A t-law of ``d`` degrees has the excess kurtosis ``6 / (d - 4)``. The columns' mean excess kurtosis, unbiased under
+    normality, less two of its standard errors, is set equal to that: blocks that now and then jump (a shock, a sale)
+    need a limit far above that of normal ones, and only many columns together can show it.
+
+    :param scores: one number per block and column, shape ``(k, columns)``, k >= 4; a column that never varies is left
+        out.
+    """
+    k = scores.shape[0]
+    centered = scores - scores.mean(axis=0)
+    second = np.square(centered).mean(axis=0)
+    varies = second > 1e-15
+    if k < 4 or not varies.any():
+        return math.inf
+    plain = np.power(centered[:, varies], 4).mean(axis=0) / np.square(second[varies]) - 3
+    excess = (k - 1) / ((k - 2) * (k - 3)) * ((k + 1) * plain + 6)
+    shown = float(excess.mean()) - 2 * math.sqrt(24 / (k * excess.size))
+    return 4 + 6 / shown if shown > 0 else math.inf
 
 
 def _trigamma_inverse(value: float) -> float:

@@ -183,6 +183,18 @@ def test_the_rank_of_a_distance_bounds_its_p_only_where_a_block_moved_as_far(own
     assert found == pytest.approx((1 + as_far) / (len(own) + 1) if as_far else 0.0, abs=1 / len(own) if as_far else 0.1)
 
 
+def test_normal_blocks_have_normal_tails_and_blocks_that_jump_have_not():
+    rng = np.random.default_rng(6)
+    normal = [statistics.tail_degrees(rng.normal(size=(k, 40))) for k in (6, 12, 26) for _ in range(50)]
+    assert np.isinf(normal).mean() > 0.9
+    assert 4 < statistics.tail_degrees(rng.standard_t(4, (26, 40))) < 15
+    constant = np.zeros((26, 3))
+    assert statistics.tail_degrees(constant) == math.inf
+    jumps = rng.standard_t(3, (26, 40))
+    assert statistics.tail_degrees(np.hstack([jumps, constant])) == statistics.tail_degrees(jumps)
+    assert statistics.tail_degrees(5 * jumps + 1) == pytest.approx(statistics.tail_degrees(jumps))
+
+
 @pytest.mark.parametrize("phi", [None, 30.0, 4.0], ids=["independent", "clustered", "strongly clustered"])
 def test_categories_that_vary_between_blocks_alarm_no_more_than_asked(phi):
     rng, p, rows, hits = np.random.default_rng(4), np.array([0.4, 0.3, 0.2, 0.05, 0.05]), 400, 0
