@@ -74,7 +74,7 @@ class _TrainModelDecoratedOperator(DecoratedOperator, TrainOperator):
 
 def train_model_task(
     python_callable: Callable[..., Any] | None = None,
-    multiple_outputs: bool | None = None,  # noqa: FBT001 - the signature of Airflow's decorators
+    multiple_outputs: bool = True,  # noqa: FBT001, FBT002 - the signature of Airflow's decorators
     **kwargs: Any,
 ) -> TaskDecorator:
     """

@@ -345,3 +345,16 @@ def test_the_button_says_what_is_wrong_and_nothing_secret(monkeypatch):
     assert not works
     assert message.startswith("MLflow at http://127.0.0.1:9 cannot be reached")
     assert "s3cr3t" not in message
+
+
+def test_what_a_function_trained_can_be_read_key_by_key():
+    from airflow.sdk import task
+
+    with DAG("function", schedule=None) as dag:
+
+        @task.train_model(experiment="x", data_uri="/rows")
+        def fit():
+            """Do nothing."""
+
+        fit()
+    assert dag.get_task("fit").multiple_outputs is True
