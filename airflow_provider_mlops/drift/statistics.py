@@ -30,7 +30,6 @@ __all__ = [
     "cells_p",
     "chi_square_p",
     "fisher_p",
-    "hypergeometric_tails",
     "kolmogorov_exact_p",
     "kolmogorov_p",
     "ks_distance",
@@ -322,15 +321,33 @@ def shares_distance(p: Array, q: Array) -> Array:
 # Categories and shares
 
 
-def hypergeometric_tails(pooled: Counts, hits: Counts, n: int, m: int) -> Array:
+def smallest_tail(pooled: Counts, hits: Counts, n: int, m: int) -> float:
     """
-    Return, per cell, the smaller tail probability of *hits* window rows among *pooled* ones, shape ``(cells,)``.
+    Return the smallest tail probability of any cell: *hits* window rows among *pooled* ones, both ``(cells,)``.
 
-    Cells with the same two counts share one computation. Exact up to the series' rounding.
+    Only cells whose tail may be the smallest are summed up: a tail lies between two geometric sums, since the ratio of
+    neighboring terms falls from the hits outwards. Exact up to the series' rounding.
     """
-    pairs, inverse = np.unique(np.stack([pooled, hits], axis=1), axis=0, return_inverse=True)
-    tails = np.array([_smaller_tail(int(t), int(x), n, m) for t, x in pairs])
-    return tails[inverse.reshape(-1)]
+    pooled, hits = np.unique(np.stack([pooled, hits]), axis=1)
+    upward = hits >= pooled * (m / (n + m))
+    first = np.exp(_log_hypergeometric(hits, pooled, n, m))
+    spread = np.sqrt(pooled * (m / (n + m)) * (n / (n + m)))
+    steps = np.floor(spread / 2)
+
+    def ratio(step: Any) -> Array:
+        """Return the ratio of the terms *step* + 1 and *step* away from the hits; 0 beyond the last term."""
+        x = np.where(upward, hits + step, hits - step)
+        up = (pooled - x) * (m - x) / ((x + 1) * (n - pooled + x + 1))
+        down = x * (n - pooled + x) / ((pooled - x + 1.0) * (m - x + 1))
+        term: Array = np.clip(np.where(upward, up, down), 0.0, 1.0)
+        return term
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        near, far = ratio(0), np.nan_to_num(ratio(steps))
+        most = np.where(near < 1, first / (1 - near), 1.0)
+        least = np.where(far < 1, first * (1 - far ** (steps + 1)) / (1 - far), first * (steps + 1))
+    candidates = np.flatnonzero(least <= most.min() * (1 + 1e-6))
+    return min(_smaller_tail(int(pooled[cell]), int(hits[cell]), n, m) for cell in candidates)
 
 
 def _smaller_tail(pooled: int, hits: int, n: int, m: int) -> float:
@@ -345,7 +362,7 @@ def _smaller_tail(pooled: int, hits: int, n: int, m: int) -> float:
     return min(1.0, float(np.exp(_log_hypergeometric(values, pooled, n, m)).sum()))
 
 
-def _log_hypergeometric(hits: Any, pooled: int, n: int, m: int) -> Any:
+def _log_hypergeometric(hits: Any, pooled: Any, n: int, m: int) -> Any:
     from scipy.special import gammaln  # noqa: PLC0415 - loads at use, never at parse time
 
     def ways(total: Any, chosen: Any) -> Any:
@@ -374,8 +391,8 @@ def cells_p(reference: Counts, current: Counts) -> float:
     kept = pooled >= 2
     if not kept.any():
         return 1.0
-    tails = hypergeometric_tails(pooled[kept], current[kept], int(reference.sum()), int(current.sum()))
-    return min(1.0, float(kept.sum() * 2 * tails.min()))
+    tail = smallest_tail(pooled[kept], current[kept], int(reference.sum()), int(current.sum()))
+    return min(1.0, float(kept.sum() * 2 * tail))
 
 
 def chi_square_p(reference: Counts, current: Counts) -> float:
