@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,38 @@ def write(board: str, goals: list[dict[str, Any]], rows: list[dict[str, Any]]) -
     result = {"board": board, "machine": machine(), "goals": goals, "rows": rows}
     (RESULTS / f"{board}.json").write_text(json.dumps(result, indent=2) + "\n")
     return 0 if all(item["holds"] for item in goals) else 1
+
+
+def cpu_seconds(who: int = resource.RUSAGE_SELF) -> float:
+    """Return the CPU seconds, user and system, that *who* (this process, or its ended children) has used."""
+    used = resource.getrusage(who)
+    return used.ru_utime + used.ru_stime
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """Return the smallest of *values* that at least *share* of them do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, max(0, -(-int(share * 1000 * len(ordered)) // 1000) - 1))]
+
+
+def load() -> float:
+    """Return how many processes wanted a core over the last minute: timings above 3 on two cores mean little."""
+    return round(os.getloadavg()[0], 2)
+
+
+def table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
+    """Print *columns* of *rows*, aligned, for people."""
+    cells = [[_text(row.get(column)) for column in columns] for row in rows]
+    widths = [max(len(text) for text in texts) for texts in zip(columns, *cells, strict=True)]
+    for line in (columns, ["-" * width for width in widths], *cells):
+        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+    print(flush=True)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _lines(path: str) -> list[str]:

@@ -1,0 +1,191 @@
+"""
+What does a drift check of 50 columns cost, next to merely reading the file, and next to Evidently's defaults?
+
+    python benchmarks/drift_cost.py [--large] [--without-evidently]
+
+Seeded Parquet files of 35 numeric and 15 categorical columns (up to 10,000 values), a million rows each, or ten
+million with ``--large``. Every side is a process of its own, started anew: CPU seconds of all its threads, wall time,
+peak memory. Evidently is installed once into a virtual environment below the user's cache folder. Writes
+``benchmarks/results/drift_cost.json``; ``--large`` writes ``drift_cost_large.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from common import goal, load, table, write
+
+SEED = 20_260_102
+CHUNK = 1_000_000
+REPEATS = 5
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "airflow-provider-mlops" / "evidently"
+
+DECODE = """\
+import resource, sys
+import pyarrow.parquet as pq
+
+def cpu():
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+before = cpu()
+with pq.ParquetFile(sys.argv[1]) as file:
+    rows = sum(batch.num_rows for batch in file.iter_batches())
+print(cpu() - before)
+"""
+EVIDENTLY = """\
+import sys
+import pandas as pd
+from evidently import Report
+from evidently.presets import DataDriftPreset
+
+reference, current = (pd.read_parquet(path) for path in sys.argv[1:3])
+text = Report([DataDriftPreset()]).run(current, reference).json()
+print(len(text))
+"""
+
+
+def columns(rng, rows):
+    """Return one chunk of the 50 columns: what tables in use hold, tied, skewed, rare and missing values included."""
+    import numpy as np
+    import pyarrow as pa
+
+    made = {}
+    for number in range(10):
+        made[f"normal_{number}"] = rng.normal(number, 1 + number, rows)
+    for number in range(10):
+        made[f"amount_{number}"] = np.round(rng.lognormal(3, 1, rows), 2)
+    for number in range(5):
+        values = rng.normal(size=rows)
+        made[f"missing_{number}"] = pa.array(values, mask=rng.random(rows) < 0.05 * (number + 1))
+    for number in range(5):
+        made[f"zero_inflated_{number}"] = np.where(rng.random(rows) < 0.7, 0.0, rng.exponential(10, rows))
+    for number in range(5):
+        made[f"count_{number}"] = rng.poisson(2 * 4**number, rows)
+    for number, size in enumerate((2, 3, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 3_000, 5_000, 8_000, 10_000)):
+        share = 1 / np.arange(1, size + 1)
+        codes = np.searchsorted(np.cumsum(share / share.sum()), rng.random(rows))
+        names = pa.array([f"value {code:05}" for code in range(size)])
+        made[f"category_{number}"] = names.take(pa.array(np.minimum(codes, size - 1)))
+    return made
+
+
+def generate(path, seed, chunks):
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rng = np.random.default_rng([SEED, seed])
+    writer = None
+    for _ in range(chunks):
+        rows = pa.table(columns(rng, CHUNK))
+        writer = writer or pq.ParquetWriter(path, rows.schema)
+        writer.write_table(rows)
+    writer.close()
+
+
+def process(*command, environment=None):
+    """Run *command* to its end; return CPU and wall seconds, peak memory and what it printed."""
+    begin = time.monotonic()
+    with tempfile.TemporaryFile() as output:
+        child = subprocess.Popen(command, stdout=output, env=environment)
+        _, status, used = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        output.seek(0)
+        text = output.read().decode()
+    if child.returncode:
+        raise RuntimeError(f"{command[:4]} ended with {child.returncode}")
+    return {
+        "cpu_seconds": used.ru_utime + used.ru_stime,
+        "wall_seconds": time.monotonic() - begin,
+        "peak_mib": used.ru_maxrss / 1024,
+    }, text
+
+
+def middle(side, runs, **more):
+    """Return the row of one side: the median of its runs."""
+    values = {key: round(statistics.median(run[key] for run in runs), 3) for key in runs[0]}
+    return {"side": side, "runs": len(runs), **values, **more}
+
+
+def decoded(current, repeats):
+    """Return the row of the bare decode: the whole process, and what only the reading took."""
+    runs = [process(sys.executable, "-c", DECODE, current) for _ in range(repeats)]
+    reading = statistics.median(float(text) for _, text in runs)
+    return middle("pyarrow, bare decode", [run for run, _ in runs], reading_cpu_seconds=round(reading, 3))
+
+
+def ours(side, arguments, repeats):
+    command = [sys.executable, "-m", "airflow_provider_mlops.drift", *arguments, "--json"]
+    return middle(side, [process(*command)[0] for _ in range(repeats)])
+
+
+def evidently(reference, current):
+    """Return the row of Evidently's defaults, or one that says why it did not run."""
+    python = CACHE / "bin" / "python"
+    uv = shutil.which("uv") or str(Path(sys.executable).parent / "uv")
+    try:
+        if not python.exists():
+            subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(CACHE)], check=True)
+        subprocess.run([uv, "pip", "install", "--quiet", "--python", str(python), "evidently", "pyarrow"], check=True)
+        quiet = {**os.environ, "DO_NOT_TRACK": "1"}
+        run, _ = process(str(python), "-W", "ignore", "-c", EVIDENTLY, reference, current, environment=quiet)
+        versions = subprocess.run([uv, "pip", "freeze", "--python", str(python)], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError, RuntimeError) as error:
+        return {"side": "Evidently, defaults", "runs": 0, "not_run": str(error).replace(str(CACHE), "venv")}
+    version = next(line for line in versions.stdout.decode().splitlines() if line.startswith("evidently=="))
+    return middle("Evidently, defaults, both from files", [run], version=version.partition("==")[2])
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--large", action="store_true")
+    parser.add_argument("--without-evidently", action="store_true")
+    options = parser.parse_args()
+    chunks, repeats = (10, 3) if options.large else (1, REPEATS)
+    before = load()
+    with tempfile.TemporaryDirectory() as made:
+        reference, current, profile = (str(Path(made) / name) for name in ("a.parquet", "b.parquet", "reference.json"))
+        for path, seed, count in ((reference, 1, 1), (current, 2, chunks)):
+            # In a process of its own: the peak memory of a child is never below that of its parent.
+            code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import drift_cost; "
+            subprocess.run([sys.executable, "-c", f"{code}drift_cost.generate({path!r}, {seed}, {count})"], check=True)
+        process(sys.executable, "-m", "airflow_provider_mlops.drift", reference, reference, "--save-profile", profile)
+        decode = decoded(current, repeats)
+        stored = ours("ours, stored reference", [profile, current], repeats)
+        rows = [decode, stored]
+        if not options.large:
+            both = ours("ours, both from files", [reference, current], repeats)
+            rows.append(both)
+            if not options.without_evidently:
+                rows.append(evidently(reference, current))
+        sizes = {"rows": CHUNK * chunks, "columns": 50, "file_mib": round(Path(current).stat().st_size / 2**20)}
+    rows = [{**row, **sizes, "load_average": before} for row in rows]
+    table(rows, ["side", "cpu_seconds", "reading_cpu_seconds", "wall_seconds", "peak_mib", "runs", "not_run"])
+    ratio = round(stored["cpu_seconds"] / decode["reading_cpu_seconds"], 2)
+    whole = round(stored["cpu_seconds"] / decode["cpu_seconds"], 2)
+    limit = 1.3 if options.large else 2.0
+    print(f"whole process over whole process: {whole}")
+    size = f"{chunks}M x 50, stored reference"
+    goals = [goal(f"{size}: CPU of the whole process / CPU of the bare decode", f"<= {limit}", ratio, ratio <= limit)]
+    if options.large:
+        peak = stored["peak_mib"]
+        goals.append(goal(f"{size}: peak memory, MiB", "<= 500", peak, peak <= 500))
+    elif rows[-1]["side"].startswith("Evidently") and rows[-1]["runs"]:
+        times = round(rows[-1]["cpu_seconds"] / both["cpu_seconds"], 1)
+        goals.append(goal("Evidently's CPU / ours, both sides from files", ">= 70", times, times >= 70))
+    return write("drift_cost_large" if options.large else "drift_cost", goals, rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
