@@ -53,6 +53,7 @@ class _TrainModelDecoratedOperator(DecoratedOperator, TrainOperator):
 
     def execute(self, context: Context) -> dict[str, str]:
         """Write the function into a script of its own and train with it."""
+        from airflow_provider_mlops.adapters.text_files import write_text
         from airflow_provider_mlops.errors import ConfigError
         from airflow_provider_mlops.hooks.settings import storage
 
@@ -65,10 +66,8 @@ class _TrainModelDecoratedOperator(DecoratedOperator, TrainOperator):
         source: str = self.get_python_source()  # type: ignore[no-untyped-call]
         text = _SCRIPT.format(source=source, name=self.python_callable.__name__, args=args, kwargs=kwargs)
         folder = storage() / "functions" / hashlib.sha256(text.encode()).hexdigest()[:32]
-        folder.mkdir(parents=True, exist_ok=True)
-        script = folder / f"{self.python_callable.__name__}.py"
-        script.write_text(text)
-        self.script = str(script)
+        self.script = f"{folder}/{self.python_callable.__name__}.py"
+        write_text(self.script, text)  # whole: mapped tasks of one function write and read the same file at once
         return TrainOperator.execute(self, context)
 
 
