@@ -48,6 +48,7 @@ _BUSY = frozenset({429, 502, 503, 504})
 _DENIED = frozenset({401, 403})
 _ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 _PAGE = 1000
+_DESCRIPTION = 5000  # characters that its database holds
 _RUN_ID = re.compile(r"[A-Za-z0-9][\w-]{0,255}", re.ASCII)
 _MODEL_URI = re.compile(r"models:/(?:(?P<id>m-[^/@]+)|(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[\w-]+)))")
 _ADDRESS = re.compile(r"https?://(?:[^\s/?#@:\[\]]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?(/[^\s?#]*)?|sqlite:///.+")
@@ -218,6 +219,13 @@ class MlflowRegistry:
     def set_tags(self, model: str, version: str, tags: Mapping[str, str]) -> None:
         """See `Registry.set_tags`."""
         self._write_tags(self.version(model, version), tags)
+
+    def describe(self, model: str, version: str, text: str) -> None:
+        """See `Registry.describe`. MLflow keeps 5,000 characters; what is longer is cut."""
+        kept = text if len(text) <= _DESCRIPTION else f"{text[: _DESCRIPTION - 3]}..."
+        if self.version(model, version).description != kept:
+            with self._mlflow.errors("Version", version):
+                self._mlflow.registry.update_model_version(model, version, kept)
 
     def _aliases(self, model: str) -> dict[str, str]:
         """Return the version that each alias of *model* points at; nothing for an unknown model."""
@@ -425,6 +433,11 @@ class MlflowTracking:
         """See `Tracking.read_text`."""
         check_artifact_path(path)
         return self._mlflow.files(self.run(run_id).artifact_uri).text(path)
+
+    def read_model_text(self, uri: str, path: str) -> str:
+        """See `Tracking.read_model_text`."""
+        check_artifact_path(path)
+        return self._mlflow.files(self._mlflow.location(uri)).text(path)
 
     def download_model(self, uri: str, destination: Path) -> Path:
         """See `Tracking.download_model`."""
@@ -810,6 +823,7 @@ def _version(entity: Any) -> ModelVersion:
         source=str(entity.source),
         tags=dict(entity.tags),
         aliases=tuple(sorted(entity.aliases)),
+        description=entity.description or "",
     )
 
 

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from airflow_provider_mlops.hooks.log import Log
     from airflow_provider_mlops.jobs.tracking import Tracking
 
-__all__ = ["EVALUATION_PATH", "IMPORTANCE_PATH", "Evaluation", "evaluate", "importance_of", "score"]
+__all__ = ["EVALUATION_PATH", "GATE_PATH", "IMPORTANCE_PATH", "Evaluation", "evaluate", "importance_of", "score"]
+
+GATE_PATH = "mlops/gate.json"
+"""Where a run keeps the gate's decision on its model."""
 
 IMPORTANCE_PATH = "mlops/importance.json"
 """Where a run keeps how much each input matters to its model."""

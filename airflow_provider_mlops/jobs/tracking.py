@@ -124,6 +124,14 @@ class Tracking(Protocol):
     def read_text(self, run_id: str, path: str) -> str:
         """Return a file of the run as text. :raises NotFoundError: no such file."""
 
+    def read_model_text(self, uri: str, path: str) -> str:
+        """
+        Return one file of a model as text, without copying the others.
+
+        :param uri: as `download_model` takes it.
+        :raises NotFoundError: no such model or file.
+        """
+
     def download_model(self, uri: str, destination: Path) -> Path:
         """
         Copy a model's files to *destination*, a folder, and return it.

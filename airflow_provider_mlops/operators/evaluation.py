@@ -110,7 +110,7 @@ class EvaluateModelOperator(MlopsOperator):
         from airflow_provider_mlops.data.values import parse_duration
         from airflow_provider_mlops.errors import ConfigError, GateRefused
         from airflow_provider_mlops.evaluation import Rule
-        from airflow_provider_mlops.hooks.evaluation import Evaluation, evaluate
+        from airflow_provider_mlops.hooks.evaluation import GATE_PATH, Evaluation, evaluate
         from airflow_provider_mlops.hooks.journal import JournalHook, record_once
         from airflow_provider_mlops.hooks.mlflow import MlflowHook
         from airflow_provider_mlops.journal import kinds, model_stream, payloads
@@ -150,7 +150,7 @@ class EvaluateModelOperator(MlopsOperator):
             self.log,
         )
         self._tell(decision, champion)
-        tracking.log_text(self.run_id, json.dumps(decision.to_dict(), indent=2), "mlops/gate.json")
+        tracking.log_text(self.run_id, json.dumps(decision.to_dict(), indent=2), GATE_PATH)
         tracking.log(self.run_id, tags={"mlops.gate": decision.verdict.value, "mlops.gate_digest": decision.digest})
         payload = payloads.gate_decided(
             verdict=decision.verdict.value,

@@ -20,8 +20,10 @@ class RegisterModelOperator(MlopsOperator):
     """
     Register the model of an MLflow run: one version per run, however often it is asked.
 
-    The version carries the lineage (data digest, code digest, git commit, DAG run, hyperparameters, gate) as tags, and
-    the alias *alias* points at it. Returns ``{"model", "version", "run_id", "source"}``.
+    The version carries the lineage (data digest, code digest, git commit, DAG run, hyperparameters, environment, gate)
+    as tags, and the alias *alias* points at it. Its model card is written into the run (``mlops/model_card.md`` and
+    ``.html``), the card's first paragraph into the description of the version. Returns ``{"model", "version", "run_id",
+    "source"}``.
 
     :param model: name of the registered model. (templated)
     :param run_id: MLflow run that logged the model. (templated)
@@ -59,6 +61,7 @@ class RegisterModelOperator(MlopsOperator):
     def execute(self, context: Context) -> dict[str, str]:
         """Find the run's version or make it, then point the alias at it."""
         from airflow_provider_mlops.errors import DataError
+        from airflow_provider_mlops.hooks.card import environment_of, write_card
         from airflow_provider_mlops.hooks.journal import record_once
         from airflow_provider_mlops.hooks.mlflow import MlflowHook
         from airflow_provider_mlops.journal import kinds, payloads
@@ -78,10 +81,12 @@ class RegisterModelOperator(MlopsOperator):
             )
         ti = context["ti"]
         run = hook.tracking.run(self.run_id)
+        environment = environment_of(hook.tracking, models[0])
         lineage = {
             "mlops.dag_run": f"{ti.dag_id} {ti.run_id}",
             "mlops.data_digest": self.data_digest or run.tags.get("mlops.data_digest", ""),
             "mlops.gate_digest": self.gate_digest or "",
+            "mlops.environment": environment.digest or "",
             **{
                 key: run.tags[key]
                 for key in ("mlops.code_digest", "mlops.hyperparameters", "mlops.seed", "mlflow.source.git.commit")
@@ -94,6 +99,7 @@ class RegisterModelOperator(MlopsOperator):
             source=models[0].uri,
             tags={key: value for key, value in lineage.items() if value},
         )
+        write_card(hook, version, self.run_id, environment)
         if self.alias:
             hook.registry.set_alias(self.model, alias=self.alias, version=version.version)
         payload = payloads.model_registered(

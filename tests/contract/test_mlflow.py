@@ -221,6 +221,9 @@ def test_a_model_that_a_script_logged_is_found_registered_and_downloaded(address
         folder = tracking.download_model(uri, tmp_path / str(number))
         assert folder == tmp_path / str(number)
         assert {"MLmodel", "python_model.pkl"} <= {path.name for path in folder.iterdir()}
+        assert tracking.read_model_text(uri, "MLmodel") == (folder / "MLmodel").read_text()
+    with pytest.raises(NotFoundError, match="gone"):
+        tracking.read_model_text(model.uri, "gone.txt")
     (folder / "MLmodel").unlink()
     assert not (tracking.download_model(model.uri, folder) / "MLmodel").exists()  # what is there is kept
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []

@@ -99,6 +99,20 @@ def test_tags_are_added_and_replaced(registry, model):
     assert registry.version(model, "1").tags == {"a": "1", "b": "2", "mlops.gate": '{"verdict": "it\'s passed"}'}
 
 
+def test_a_version_says_what_it_is(registry, model):
+    made = registry.create_version(model, run_id=RUN_A, source=SOURCE, tags={"a": "1"})
+    assert made.description == ""
+    for text in (
+        "First.",
+        'Größe *a* <script>"it\'s"</script>\n\nSecond.',
+        'Größe *a* <script>"it\'s"</script>\n\nSecond.',
+    ):
+        registry.describe(model, "1", text)
+        assert registry.version(model, "1").description == text
+    assert registry.version(model, "1").tags == {"a": "1"}
+    assert registry.create_version(model, run_id=RUN_A, source=SOURCE, tags={}).description == text
+
+
 @pytest.mark.parametrize("version", ["7", "x", "", "-1", "1' or '1'='1"])
 def test_an_unknown_version_is_named_with_those_that_exist(registry, model, version):
     registry.create_version(model, run_id=RUN_A, source=SOURCE, tags={})
@@ -106,6 +120,7 @@ def test_an_unknown_version_is_named_with_those_that_exist(registry, model, vers
         lambda: registry.version(model, version),
         lambda: registry.set_alias(model, alias="champion", version=version),
         lambda: registry.set_tags(model, version, {"a": "1"}),
+        lambda: registry.describe(model, version, "text"),
     ):
         with pytest.raises(NotFoundError, match=r"Version .* was not found.*has versions 1\."):
             ask()
@@ -130,6 +145,7 @@ def test_a_name_that_no_registry_can_hold_is_refused(registry, name):
         lambda: registry.set_alias(name, alias="champion", version="1"),
         lambda: registry.delete_alias(name, alias="champion"),
         lambda: registry.set_tags(name, "1", {}),
+        lambda: registry.describe(name, "1", "text"),
     ):
         with pytest.raises(ConfigError, match="no name for a registered model"):
             ask()

@@ -179,4 +179,6 @@ def test_a_run_without_a_model_has_none(tracking, experiment):
 def test_a_model_that_is_not_there_is_named(tracking, tmp_path):
     with pytest.raises(NotFoundError, match="models:/m-0"):
         tracking.download_model("models:/m-0", tmp_path / "model")
+    with pytest.raises(NotFoundError, match="models:/m-0"):
+        tracking.read_model_text("models:/m-0", "MLmodel")
     assert list(tmp_path.iterdir()) == []

@@ -57,3 +57,8 @@ class MemoryRegistry:
         index = int(found.version) - 1
         stored = self._versions[model][index]
         self._versions[model][index] = replace(stored, tags={**stored.tags, **tags})
+
+    def describe(self, model: str, version: str, text: str) -> None:
+        found = self.version(model, version)
+        index = int(found.version) - 1
+        self._versions[model][index] = replace(self._versions[model][index], description=text)

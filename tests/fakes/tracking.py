@@ -22,6 +22,7 @@ class MemoryTracking:
         self._runs: dict[str, Run] = {}
         self._files: dict[tuple[str, str], bytes] = {}
         self._models: dict[str, list[LoggedModel]] = {}
+        self._model_files: dict[str, dict[str, str]] = {}
 
     def experiment(self, name: str) -> str:
         return self._experiments.setdefault(check_experiment_name(name), str(len(self._experiments) + 1))
@@ -65,13 +66,16 @@ class MemoryTracking:
     def end_run(self, run_id: str, status: str) -> None:
         self._runs[run_id] = replace(self.run(run_id), status=check_final_status(status))
 
-    def add_model(self, run_id: str, name: str = "model", *, has_signature: bool = True) -> LoggedModel:
+    def add_model(
+        self, run_id: str, name: str = "model", *, has_signature: bool = True, files: Mapping[str, str] | None = None
+    ) -> LoggedModel:
         """What a training script does: log a model into the run."""
         model_id = f"m-{sum(map(len, self._models.values())) + 1:032x}"
         model = LoggedModel(
             model_id, f"models:/{model_id}", name, has_signature, ("python_function",), f"memory:/models/{model_id}"
         )
         self._models.setdefault(self.run(run_id).run_id, []).insert(0, model)
+        self._model_files[model.uri] = {"MLmodel": "flavors: {python_function: {}}\n", **(files or {})}
         return model
 
     def models(self, run_id: str) -> list[LoggedModel]:
@@ -92,9 +96,20 @@ class MemoryTracking:
         except KeyError:
             raise NotFoundError("File", path, hint=f"Run {run_id} has no such file.") from None
 
+    def read_model_text(self, uri: str, path: str) -> str:
+        files = self._files_of(uri)
+        if check_artifact_path(path) not in files:
+            raise NotFoundError("File", path, known=files)
+        return files[path]
+
     def download_model(self, uri: str, destination: Path) -> Path:
-        if uri not in {model.uri for models in self._models.values() for model in models}:
-            raise NotFoundError("Model", uri)
+        files = self._files_of(uri)
         destination.mkdir(parents=True, exist_ok=True)
-        (destination / "MLmodel").write_text("flavors: {python_function: {}}\n")
+        for name, text in files.items():
+            (destination / name).write_text(text)
         return destination
+
+    def _files_of(self, uri: str) -> dict[str, str]:
+        if uri not in self._model_files:
+            raise NotFoundError("Model", uri)
+        return self._model_files[uri]
