@@ -47,9 +47,10 @@ class SqlEngine:
     Profiles tables and queries of a SQL database. Implements `drift.engine.Engine`.
 
     A window costs one statement that describes the columns, in some databases one or two more for their types, and one
-    that counts them (one per 400 columns); its answer are counts. A reference costs two more: the number of rows, and a random sample of at most 20,000 rows, the only
-    rows that ever leave the database, from which the bins are chosen. A reference with more rows gives the same bins
-    twice only where random numbers can be seeded (PostgreSQL, Spark); the counts on given bins never differ.
+    that counts them (one per 400 columns); its answer are counts. A reference costs two more: the number of rows, and a
+    random sample of at most 20,000 rows, the only rows that ever leave the database, from which the bins are chosen. A
+    reference with more rows gives the same bins twice only where random numbers can be seeded (PostgreSQL, Spark); the
+    counts on given bins never differ.
 
     All statements run in one transaction, which cannot write in PostgreSQL, Redshift, DuckDB and SQLite. Times without
     a zone are UTC; SQLite holds times as ISO 8601 text or as seconds since 1970. `NumberCounts.mean` is NaN when a
