@@ -337,8 +337,8 @@ def smallest_tail(pooled: Counts, hits: Counts, n: int, m: int) -> float:
     def ratio(step: Any) -> Array:
         """Return the ratio of the terms *step* + 1 and *step* away from the hits; 0 beyond the last term."""
         x = np.where(upward, hits + step, hits - step)
-        up = (pooled - x) * (m - x) / ((x + 1) * (n - pooled + x + 1))
-        down = x * (n - pooled + x) / ((pooled - x + 1.0) * (m - x + 1))
+        up = np.maximum(pooled - x, 0) * np.maximum(m - x, 0) / ((x + 1) * (n - pooled + x + 1))
+        down = np.maximum(x, 0) * np.maximum(n - pooled + x, 0) / ((pooled - x + 1.0) * (m - x + 1))
         term: Array = np.clip(np.where(upward, up, down), 0.0, 1.0)
         return term
 

@@ -245,6 +245,11 @@ def test_the_cell_test_is_bonferroni_over_cells_of_two_rows(cells):
     assert statistics.cells_p(reference, current) == pytest.approx(expected, abs=1e-9)
 
 
+def test_two_samples_without_a_common_value_are_the_extreme_split():
+    expected = 4 * math.exp(2 * scipy.special.gammaln(201) - scipy.special.gammaln(401))
+    assert statistics.cells_p(np.array([200, 0]), np.array([0, 200])) == pytest.approx(expected, rel=1e-9)
+
+
 def test_chi_square_on_large_cells_is_scipys():
     reference, current = np.array([400, 300, 300]), np.array([150, 90, 60])
     expected = scipy.stats.chi2_contingency([reference, current], correction=False).pvalue
