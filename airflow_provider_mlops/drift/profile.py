@@ -48,6 +48,10 @@ SCHEMA_VERSION = 1
 MIN_BLOCKS = 6  # fewer blocks cannot estimate a variance
 MIN_BLOCK_SHARE = 0.1  # a block with fewer rows than this share of the median block is a gap in the data
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MOMENTS = tuple(  # the earliest and the latest time that a datetime can hold, microseconds since 1970
+    (datetime(year, month, day, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+    for year, month, day in ((1, 1, 1), (9999, 12, 31))
+)
 _STEPS = (86_400, 3_600, 60)  # seconds; rows of one day, hour or minute are often stamped with its beginning
 BLOCK_TOLERANCE = 0.05  # share of a block that may lack at the ends of the data before the block counts as partial
 
@@ -397,6 +401,11 @@ class ProfileBuilder:
         times, valid = microseconds(batch.column(timestamp), name=timestamp)
         if valid.any():
             first, last = int(times[valid].min()), int(times[valid].max())
+            if not _MOMENTS[0] <= first <= last <= _MOMENTS[1]:
+                raise DataError(
+                    f"The timestamp column {timestamp!r} holds a time outside the years 1 to 9999. Is its unit right "
+                    "(seconds, milliseconds), and the file whole?"
+                )
             self._first = first if self._first is None else min(self._first, first)
             self._last = last if self._last is None else max(self._last, last)
         if self._layout.block is None or self._layout.origin is None:
