@@ -198,7 +198,7 @@ def test_a_type_s_name_gives_its_family(type_name, family, kind):
 
 def test_a_plain_timestamp_is_an_instant_where_the_database_says_so():
     kinds = {name: time_kind("TIMESTAMP", dialect) for name, dialect in DIALECTS.items()}
-    assert {name for name, kind in kinds.items() if kind == "instant"} == {"bigquery", "databricks"}
+    assert {name for name, kind in kinds.items() if kind == "instant"} == {"bigquery", "databricks", "spark"}
 
 
 # Literals
@@ -364,6 +364,16 @@ def test_sqlite_s_days_and_seconds_are_read(file, written):
     connection.close()
     found = SqlEngine(lambda: sqlite3.connect(file), "sqlite").newest(ref("times", timestamp="at"))
     assert found == datetime(2026, 1, 5, tzinfo=UTC)
+
+
+def test_milliseconds_taken_for_seconds_are_refused(file, engine):
+    connection = sqlite3.connect(file)
+    connection.execute('UPDATE t SET "at" = 1767571200000')
+    connection.commit()
+    connection.close()
+    for ask in (lambda: engine.newest(ref(timestamp="at")), lambda: engine.reference(ref(timestamp="at"))):
+        with pytest.raises(DataError, match=r"outside the years 1 to 9999\. Is its unit right"):
+            ask()
 
 
 def test_values_of_another_type_are_counted_apart(file, engine):

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_mlops.adapters.engines.dialects import TimeKind, dialect_of, family_of_name, time_kind
-from airflow_provider_mlops.adapters.engines.statement import Arm, Blocks, Source, fold, odd_code, statements
+from airflow_provider_mlops.adapters.engines.statement import Arm, Blocks, Source, fold, moment, odd_code, statements
 from airflow_provider_mlops.drift.counts import Family
 from airflow_provider_mlops.drift.layout import SAMPLE_ROWS, block_origin, choose_layout, without_identifiers
 from airflow_provider_mlops.errors import ConfigError, DataError, ServiceError, did_you_mean
@@ -121,7 +121,7 @@ class SqlEngine:
             if times is None:
                 raise ConfigError("A window of event time needs the name of the timestamp column (data: timestamp).")
             rows = session.run(f"{source.head}SELECT MAX({times}) {source.body}")
-            return None if rows[0][0] is None else _EPOCH + timedelta(microseconds=int(rows[0][0]))
+            return None if rows[0][0] is None else moment(int(rows[0][0]))
 
     @contextmanager
     def _session(self, data: DataRef) -> Iterator[_Session]:
@@ -316,6 +316,8 @@ class _Session:
         first = f"MIN({times})" if times else "NULL"
         rows = self.run(f"{source.head}SELECT COUNT(*), {first} {source.body}")
         count, earliest = rows[0]
+        if earliest is not None:
+            moment(int(earliest))
         return int(count), None if earliest is None else int(earliest)
 
     def sample(self, source: Source, columns: dict[str, _Column], rows: int) -> pa.RecordBatch:

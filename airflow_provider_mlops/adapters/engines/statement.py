@@ -21,6 +21,7 @@ from airflow_provider_mlops.drift.counts import (
     NumberCounts,
     merge_moments,
 )
+from airflow_provider_mlops.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from airflow_provider_mlops.drift.counts import Edges
     from airflow_provider_mlops.drift.profile import ColumnProfile, DataProfile
 
-__all__ = ["Arm", "Blocks", "Source", "fold", "statements"]
+__all__ = ["Arm", "Blocks", "Source", "fold", "moment", "odd_code", "statements"]
 
 ARMS = 400  # columns per statement; SQLite joins 500 selects at most
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -83,6 +84,16 @@ class Arm:
     layout: ColumnProfile
     odd: str | None = None
     mixed: bool = False
+
+
+def moment(microseconds: int) -> datetime:
+    """Return the instant so long after 1970. :raises DataError: outside the years 1 to 9999."""
+    try:
+        return _EPOCH + timedelta(microseconds=microseconds)
+    except OverflowError as error:
+        raise DataError(
+            "The timestamp column holds a time outside the years 1 to 9999. Is its unit right (seconds, milliseconds)?"
+        ) from error
 
 
 def odd_code(family: Family) -> int:
@@ -276,8 +287,8 @@ def fold(rows: Iterable[Sequence[Any]], layout: DataProfile, arms: Sequence[Arm]
         layout,
         rows=total,
         columns=columns,
-        start=None if first is None else (_EPOCH + timedelta(microseconds=first)).isoformat(),
-        end=None if last is None else (_EPOCH + timedelta(microseconds=last)).isoformat(),
+        start=None if first is None else moment(first).isoformat(),
+        end=None if last is None else moment(last).isoformat(),
         blocks=tuple(blocks),
         block_rows=tuple(block_rows[block] for block in blocks),
     )
