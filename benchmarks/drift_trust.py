@@ -285,8 +285,10 @@ def interval(hits, trials):
     return low, high
 
 
-def independent(sets):
+def independent(sets, chosen):
     for n, m in PAIRS:
+        if chosen not in f"{n}:{m}":
+            continue
         rng = np.random.default_rng([SEED, n, m])
         pairs = iter(lambda rng=rng, n=n, m=m: pair_of_profiles(rng, n, m), None)
         yield ask(pairs, sets, part="independent", cell=f"{n}:{m}", reference=n, window=m)
@@ -358,15 +360,19 @@ def moved_week(rng, weeks, gap):
     return before, replace(now, columns={**now.columns, "x0": number_column(edges, counts)})
 
 
-def dependent(sets):
+def dependent(sets, chosen):
     for gap in (0.2, 0.3, 0.4):
         for weeks in (6, 12, 26):
+            cell = f"KS {gap} in one column, AR .6 between days, {weeks} weeks"
+            if chosen not in cell:
+                continue
             rng = np.random.default_rng([SEED, weeks, round(100 * gap)])
             pairs = iter(lambda rng=rng, weeks=weeks, gap=gap: moved_week(rng, weeks, gap), None)
-            cell = f"KS {gap} in one column, AR .6 between days, {weeks} weeks"
             yield ask(pairs, max(sets // 10, 50), part="dependent power", cell=cell, weeks=weeks)
     for name, options in WORLDS.items():
         for weeks in (6, 12, 26):
+            if chosen not in f"{name}, {weeks} weeks":
+                continue
             rng = np.random.default_rng([SEED, weeks, len(name), ord(name[4])])
             pairs = iter(lambda rng=rng, weeks=weeks, options=options: dependent_pair(rng, weeks, **options), None)
             yield ask(pairs, sets, part="dependent", cell=f"{name}, {weeks} weeks", weeks=weeks)
@@ -425,8 +431,10 @@ POWER = [
 ]
 
 
-def power(sets):
+def power(sets, chosen):
     for name, make, rows, size, wanted in POWER:
+        if chosen not in name:
+            continue
         rng = np.random.default_rng([SEED, rows, round(1000 * size)])
         pairs = iter(lambda rng=rng, make=make, rows=rows, size=size: make(rng, rows, rows, size), None)
         yield ask(pairs, sets, part="power", cell=name, goal=wanted)
@@ -515,10 +523,9 @@ def shops():
     yield walk("shops, fortnightly", rows, start, fortnight, 26, 67, exclude=["Store"])
 
 
-def real(_sets):
-    yield from rain()
-    yield from sensor()
-    yield from shops()
+def real(_sets, chosen):
+    for make in (rain, sensor, shops):
+        yield from (row for row in make() if chosen in row["cell"])
 
 
 PARTS = {"independent": independent, "dependent": dependent, "power": power, "real": real}
@@ -570,11 +577,18 @@ def main(arguments=None):
         "--full", action="store_true", help="2,000 pairs per cell, as the goals are stated for (over an hour)"
     )
     parser.add_argument("--only", nargs="+", choices=PARTS, help="run these parts and keep the others' last rows")
+    parser.add_argument("--cells", default="", metavar="TEXT", help="of these parts only the cells named so")
     options = parser.parse_args(arguments)
+    if options.cells and not options.only:
+        parser.error("--cells needs --only, the parts that the cells are of")
     sets, began = ENOUGH if options.full else options.sets, time.perf_counter()
-    rows = [row for row in last_rows() if row["part"].split()[0] not in options.only] if options.only else []
+    rows = [
+        row
+        for row in (last_rows() if options.only else [])
+        if row["part"].split()[0] not in options.only or options.cells not in row["cell"]
+    ]
     for part in options.only or PARTS:
-        for row in PARTS[part](sets if part != "power" else max(sets // 4, 100)):
+        for row in PARTS[part](sets if part != "power" else max(sets // 4, 100), options.cells):
             rows.append(row)
             print(
                 f"{time.perf_counter() - began:6.0f} s  {row['cell']}: {row.get('alarms', row.get('drift'))}",
