@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_mlops.data.values import DataRef, Window
-    from airflow_provider_mlops.drift.check import DriftReport
+    from airflow_provider_mlops.drift.check import DriftPolicy, DriftReport
     from airflow_provider_mlops.drift.engine import Engine
     from airflow_provider_mlops.drift.profile import DataProfile
     from airflow_provider_mlops.hooks.log import Log
@@ -39,10 +39,13 @@ class DriftCheck:
     """What is compared with what, and how. The fields are those of `CheckDataDriftOperator`, rendered."""
 
     model: str
-    data: Mapping[str, Any]
+    data: Mapping[str, Any] | None = None
+    served_by: str | Sequence[str] | None = None
     reference_profile: str | None = None
     window: str | None = None
     as_of: str | None = None
+    trailing: str | None = None
+    max_rows: int | None = None
     ignore_shift_below: float = 0.05
     false_alarms_per_30_days: float = 1.0
     checks_per_30_days: float = 30.0
@@ -86,11 +89,8 @@ def check_drift(check: DriftCheck, context: Context, log: Log) -> dict[str, Any]
         min_rows=check.min_rows,
         importance=reference.importance,
     )
-    data = _data(check, reference.profile)
-    engine, look = _engine(data, context)
-    window = _window(check, data, look)
-    current = engine.window(data, layout=reference.profile, window=window)
-    report = compare(reference.profile, current, policy)
+    current, window, trailing = _counted(check, reference, policy, context)
+    report = compare(reference.profile, current, policy, trailing=trailing)
     _tell(report, lines(report), log)
     digest = f"sha256:{hashlib.sha256(current.to_json().encode()).hexdigest()}"
     folder = _report_folder(check, reference, digest)
@@ -146,9 +146,10 @@ def _reference(check: DriftCheck) -> _Reference | None:
         if champion is None:
             return None
         found = champion
-    data = DataRef.from_dict(check.data, tables=True)
-    never = [name for name in (data.label, data.entity) if name]
-    return replace(found, profile=select_columns(found.profile, columns=data.columns, exclude=[*check.exclude, *never]))
+    data = None if check.data is None else DataRef.from_dict(check.data, tables=True)
+    columns = data.columns if data else None
+    never = [name for name in (data.label, data.entity) if name] if data else []
+    return replace(found, profile=select_columns(found.profile, columns=columns, exclude=[*check.exclude, *never]))
 
 
 def _champion(check: DriftCheck) -> _Reference | None:
@@ -181,24 +182,61 @@ def _champion(check: DriftCheck) -> _Reference | None:
     )
 
 
-def _data(check: DriftCheck, reference: DataProfile) -> DataRef:
-    from airflow_provider_mlops.data.values import DataRef
+def _counted(
+    check: DriftCheck, reference: _Reference, policy: DriftPolicy, context: Context
+) -> tuple[DataProfile, Window | None, DataProfile | None]:
+    """Return the profile to judge, the window that it is of, and the profile of the time before that if asked for."""
+    from airflow_provider_mlops.data.values import DataRef, parse_duration
 
+    if check.served_by is not None:
+        return _served(check, reference), None, None
+    if check.data is None:
+        raise ConfigError("data: say where the data to judge is, or name the model's servers in served_by.")
     data = DataRef.from_dict(check.data, tables=True)
-    return data if data.timestamp else replace(data, timestamp=reference.timestamp)
+    data = data if data.timestamp else replace(data, timestamp=reference.profile.timestamp)
+    engine, look = _engine(check, data, reference.profile, policy, context)
+    window = _window(check, data, look)
+    current = engine.window(data, layout=reference.profile, window=window)
+    if check.trailing is None:
+        return current, window, None
+    if window is None:
+        raise ConfigError("trailing: is the time before the window, and there is none. Set window, for example '7d'.")
+    if window.start is None:  # no row has a time, so nothing lies before
+        return current, window, None
+    before = window.before(parse_duration(check.trailing))
+    return current, window, engine.window(data, layout=reference.profile, window=before)
 
 
-def _engine(data: DataRef, context: Context) -> tuple[Engine, Callable[[DataRef], datetime | None]]:
+def _served(check: DriftCheck, reference: _Reference) -> DataProfile:
+    """Return what the servers of the reference's version were asked."""
+    from airflow_provider_mlops.adapters.engines.serving import served_profile
+
+    for name in ("data", "window", "as_of", "trailing", "max_rows"):
+        if getattr(check, name):
+            raise ConfigError(
+                f"{name}: goes without served_by, whose servers count all that they were asked since they started."
+            )
+    urls = [check.served_by] if isinstance(check.served_by, str) else list(check.served_by or ())
+    return served_profile(urls, layout=reference.profile, version=reference.version)
+
+
+def _engine(
+    check: DriftCheck, data: DataRef, reference: DataProfile, policy: DriftPolicy, context: Context
+) -> tuple[Engine, Callable[[DataRef], datetime | None]]:
     """Return what counts *data* where it lies, and what finds its newest row."""
     if data.conn_id is not None:
         from airflow_provider_mlops.hooks.sql import sql_engine
 
+        if check.max_rows is not None:
+            raise ConfigError("max_rows: a database counts all rows of the window. Leave it out with conn_id.")
         database = sql_engine(data.conn_id, timeout=getattr(context.get("task"), "execution_timeout", None))
         return database, database.newest
     from airflow_provider_mlops.adapters.engines.embedded import EmbeddedEngine
     from airflow_provider_mlops.adapters.newest import newest
+    from airflow_provider_mlops.drift.check import rows_needed
 
-    return EmbeddedEngine(), newest
+    most = check.max_rows if check.max_rows is None else max(check.max_rows, rows_needed(reference, policy))
+    return EmbeddedEngine(max_rows=most), newest
 
 
 def _window(check: DriftCheck, data: DataRef, look: Callable[[DataRef], datetime | None]) -> Window | None:
@@ -250,6 +288,7 @@ def _report_folder(check: DriftCheck, reference: _Reference, digest: str) -> str
             check.false_alarms_per_30_days,
             check.checks_per_30_days,
             check.min_rows,
+            check.trailing,
             reference.importance,
         ]
     )

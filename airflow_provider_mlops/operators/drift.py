@@ -41,9 +41,15 @@ class CheckDataDriftOperator(MlopsOperator):
     :param data: the data to judge, as keys of a `DataRef`: ``path``, ``timestamp``, ``columns``, ...; instead of
         ``path`` also ``table`` or ``query`` with ``conn_id``, an SQL connection, whose database then counts the rows
         itself, each statement for the task's ``execution_timeout`` (one hour) at most. (templated)
+    :param served_by: in place of *data* the URL of a deployed model (`LocalTarget.url`), or those of all its replicas:
+        what they were asked since they started is judged, by version. (templated)
     :param reference_profile: path or URL of a stored profile to compare with instead of the champion's. (templated)
     :param window: judge the newest span of this length, ``7d``; all rows without it. (templated)
     :param as_of: where the window ends, ISO 8601; without it, with the newest row. (templated)
+    :param trailing: compare the window also with the time of this length just before it, ``28d``: finds sudden
+        changes, and the report tells them from gradual ones. (templated)
+    :param max_rows: of Parquet files with more rows only about so many are read, spread over files and time; at least
+        as many as *ignore_shift_below* takes.
     :param ignore_shift_below: smallest change that matters, a share 0..1.
     :param false_alarms_per_30_days: expected number of false alarms that is accepted.
     :param checks_per_30_days: how many windows are checked in that time.
@@ -60,9 +66,11 @@ class CheckDataDriftOperator(MlopsOperator):
     template_fields: Sequence[str] = (
         "model",
         "data",
+        "served_by",
         "reference_profile",
         "window",
         "as_of",
+        "trailing",
         "exclude",
         "report_folder",
     )
@@ -71,10 +79,13 @@ class CheckDataDriftOperator(MlopsOperator):
         self,
         *,
         model: str,
-        data: Mapping[str, Any],
+        data: Mapping[str, Any] | None = None,
+        served_by: str | Sequence[str] | None = None,
         reference_profile: str | None = None,
         window: str | None = None,
         as_of: str | None = None,
+        trailing: str | None = None,
+        max_rows: int | None = None,
         ignore_shift_below: float = 0.05,
         false_alarms_per_30_days: float = 1.0,
         checks_per_30_days: float = 30.0,
@@ -89,9 +100,12 @@ class CheckDataDriftOperator(MlopsOperator):
         super().__init__(**kwargs)
         self.model = model
         self.data = data
+        self.served_by = served_by
         self.reference_profile = reference_profile
         self.window = window
         self.as_of = as_of
+        self.trailing = trailing
+        self.max_rows = max_rows
         self.ignore_shift_below = ignore_shift_below
         self.false_alarms_per_30_days = false_alarms_per_30_days
         self.checks_per_30_days = checks_per_30_days
@@ -113,9 +127,12 @@ class CheckDataDriftOperator(MlopsOperator):
             DriftCheck(
                 model=self.model,
                 data=self.data,
+                served_by=self.served_by,
                 reference_profile=self.reference_profile,
                 window=self.window,
                 as_of=self.as_of,
+                trailing=self.trailing,
+                max_rows=self.max_rows,
                 ignore_shift_below=self.ignore_shift_below,
                 false_alarms_per_30_days=self.false_alarms_per_30_days,
                 checks_per_30_days=self.checks_per_30_days,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import contextmanager
 from datetime import datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
@@ -21,6 +24,7 @@ from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_provider_mlops.adapters.engines.embedded import EmbeddedEngine
 from airflow_provider_mlops.data import DataRef
+from airflow_provider_mlops.drift.profile import DataProfile
 from airflow_provider_mlops.errors import ConfigError, DataError, NotFoundError
 from airflow_provider_mlops.hooks.journal import JournalHook
 from airflow_provider_mlops.journal import model_stream, verify
@@ -237,6 +241,11 @@ def test_label_and_entity_are_never_judged(world):
         ({"window": "20d", "as_of": "yesterday"}, ConfigError, "as_of: expected an ISO 8601 time"),
         ({"window": "20"}, ConfigError, "'20' is no duration"),
         ({"data": {}}, ConfigError, "'path' is missing"),
+        ({"data": None}, ConfigError, "data: say where the data to judge is, or name .* served_by"),
+        ({"served_by": "http://localhost:1"}, ConfigError, "data: goes without served_by"),
+        ({"served_by": "http://localhost:1", "data": None, "trailing": "7d"}, ConfigError, "trailing: goes without"),
+        ({"trailing": "7d"}, ConfigError, "trailing: is the time before the window, and there is none"),
+        ({"max_rows": 10, "data": {"table": "t", "conn_id": "db"}}, ConfigError, "max_rows: a database counts all"),
         ({"data": {"path": "x", "timestmp": "at"}}, ConfigError, "Did you mean 'timestamp'"),
         ({"data": {"path": "/nothing/here.parquet"}}, DataError, "/nothing/here.parquet"),
         ({"reference_profile": "/nothing/here.json"}, ConfigError, "/nothing/here.json cannot be read"),
@@ -247,6 +256,61 @@ def test_what_is_wrong_is_told_before_anything_is_written(world, storage, option
     with pytest.raises(error, match=message):
         operator(world, **options).execute(context())
     assert not storage.exists()
+
+
+def test_a_sudden_change_is_told_from_a_gradual_one(world):
+    found = operator(world, window="10d", trailing="20d").execute(context())
+    report = json.loads(of(found["report_uri"]).with_name("report.json").read_text())
+    assert report["columns"]["amount"]["numbers"]["change"] == "gradual"
+    alone = operator(world, window="10d").execute(context())
+    assert alone["report_uri"] != found["report_uri"]
+    assert json.loads(of(alone["report_uri"]).with_name("report.json").read_text())["tests"] == report["tests"] / 2
+
+
+def test_of_large_files_a_part_is_read(world, tmp_path):
+    pq.write_table(pq.read_table(world["moved"]), tmp_path / "large.parquet", row_group_size=500)
+    data = {"path": str(tmp_path / "large.parquet"), "timestamp": "at"}
+    found = operator(world, data=data, max_rows=1).execute(context())
+    rows = json.loads(of(found["report_uri"]).with_name("report.json").read_text())["rows"]
+    assert found["verdict"] == "drift"
+    assert rows["current"] < rows["current_of"] == 7000
+    assert f"{rows['current']:,} of 7,000 rows were read." in found["sentence"]
+
+
+@contextmanager
+def served(profile, version="1"):
+    """Serve *profile* as a model server does."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("X-Model-Version", version)
+            self.end_headers()
+            self.wfile.write(profile.encode())
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_the_traffic_of_all_replicas_is_judged(world):
+    layout = DataProfile.from_json(world["json"])
+    counted = EmbeddedEngine().window(DataRef(world["moved"], timestamp="at"), layout=layout)
+    with served(counted.to_json()) as first, served(counted.to_json()) as second:
+        found = operator(world, data=None, served_by=[first, second]).execute(context())
+        alone = operator(world, data=None, served_by=first).execute(context())
+    assert (found["verdict"], found["top_columns"]) == (alone["verdict"], alone["top_columns"]) == ("drift", ["amount"])
+    rows = [entry.record.payload["numbers"]["rows"]["current"] for entry in entries()]
+    assert rows == [14_000, 7000]
 
 
 # Events and skipping
