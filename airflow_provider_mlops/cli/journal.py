@@ -57,7 +57,11 @@ def check(arguments: Namespace) -> int:
         for fault in breaks:
             print(f"{fault.stream}: {fault.code}: {fault.sentence}")
         count, found = count + len(entries), found + len(breaks)
-    print(f"{count} entries in {len(streams)} streams: {'intact' if not found else f'{found} breaks'}.")
+    if not count and not found:
+        print("There is no entry: nothing was verified. Is this the journal that the deployment writes?")
+        return _FOUND
+    where = f"{count} entries of {len(streams)} model{'s' if len(streams) != 1 else ''}"
+    print(f"{where}: {'intact' if not found else f'{found} breaks'}.")
     return _FOUND if found else 0
 
 

@@ -94,7 +94,9 @@ def _answered(payload: Mapping[str, Any]) -> str:
 def _pending(payload: Mapping[str, Any]) -> str:
     what = "roll back" if payload["rollback"] else "promote"
     evidence = f", on gate decision {payload['gate_digest']}" if payload["gate_digest"] else ""
-    return f"is about to {what} {payload['alias']} from {payload['previous']} to {payload['version']}{evidence}."
+    return (
+        f"is about to {what} {payload['alias']} from {payload['previous'] or 'none'} to {payload['version']}{evidence}."
+    )
 
 
 def _done(payload: Mapping[str, Any]) -> str:
@@ -104,7 +106,7 @@ def _done(payload: Mapping[str, Any]) -> str:
             "this was accepted."
         )
     what = "rolled back" if payload["rollback"] else "promoted"
-    return f"{what}: {payload['alias']} is version {payload['version']}, it was {payload['previous']}."
+    return f"{what}: {payload['alias']} is version {payload['version']}, it was {payload['previous'] or 'none'}."
 
 
 def _override_used(payload: Mapping[str, Any]) -> str:

@@ -75,7 +75,7 @@ def test_an_unknown_model_is_named_with_its_neighbors(url, capsys):
 
 
 def test_verify_finds_a_change(url, capsys, tmp_path):
-    assert mlops(capsys, "verify", "--url", url)[:2] == (0, "8 entries in 1 streams: intact.\n")
+    assert mlops(capsys, "verify", "--url", url)[:2] == (0, "8 entries of 1 model: intact.\n")
     with sqlite3.connect(tmp_path / "journal.db") as database:
         database.execute("DROP TRIGGER IF EXISTS mlops_journal_no_update")
         for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
