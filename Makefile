@@ -16,9 +16,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 MINIMUM := .venv-minimum
-$(MINIMUM)/.ready: pyproject.toml | $(VENV)/.ready
+$(MINIMUM)/.ready: pyproject.toml tests/minimum-constraints.txt | $(VENV)/.ready
 	uv venv --quiet --clear --python $(BIN)/python $(MINIMUM)
-	uv pip install --python $(MINIMUM)/bin/python --quiet --compile-bytecode --resolution lowest-direct -r pyproject.toml --extra test
+	uv pip install --python $(MINIMUM)/bin/python --quiet --compile-bytecode --resolution lowest-direct \
+	  --constraint tests/minimum-constraints.txt -r pyproject.toml --extra test
 	uv pip install --python $(MINIMUM)/bin/python --quiet --no-deps --editable .
 	@touch $@
 

@@ -46,7 +46,7 @@ def uv(tmp_path, monkeypatch):
         ("numpy\n", f"{HERE}.9", []),
         (None, None, []),
         (f"numpy=={NUMPY}\n# a comment\n-r other.txt\n\n", None, []),
-        ("numpy==1.0.0\n", None, [f"numpy 1.0.0, here {NUMPY}"]),
+        ("numpy==0.9.0\n", None, [f"numpy 0.9.0, here {NUMPY}"]),
         ("no-such-thing[extra]==1.0; python_version > '3'\n", None, ["no-such-thing, here missing"]),
         ("", "2.7.18", [f"Python 2.7, here {HERE}"]),
     ],
@@ -56,11 +56,11 @@ def test_what_differs_is_named(tmp_path, requirements, python, expected):
 
 
 def test_the_current_interpreter_is_used_with_one_warning(tmp_path, caplog):
-    folder = model(tmp_path / "m", "numpy==1.0.0\nno-such-thing\n")
+    folder = model(tmp_path / "m", "numpy==0.9.0\nno-such-thing\n")
     with caplog.at_level(logging.WARNING):
         assert str(interpreter("current", folder, tmp_path / "cache")) == sys.executable
     assert caplog.messages == [
-        f"Model m was made with other versions: numpy 1.0.0, here {NUMPY}; no-such-thing, here missing."
+        f"Model m was made with other versions: numpy 0.9.0, here {NUMPY}; no-such-thing, here missing."
     ]
 
 
