@@ -11,7 +11,9 @@ exception of MLflow, requests or SQLAlchemy gets out.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shutil
 import time
@@ -618,6 +620,8 @@ class _Mlflow:
         if isinstance(error, MlflowException):
             match error.error_code:
                 case "RESOURCE_DOES_NOT_EXIST":
+                    return NotFoundError(kind, name, hint=f"MLflow at {uri} says: {_short(error)}")
+                case "INTERNAL_ERROR" if os.strerror(errno.ENOENT) in str(error):  # of older servers
                     return NotFoundError(kind, name, hint=f"MLflow at {uri} says: {_short(error)}")
                 case "INVALID_PARAMETER_VALUE" | "BAD_REQUEST" | "INVALID_STATE":
                     return ConfigError(f"MLflow at {uri} refuses {kind.lower()} {name!r}: {_short(error)} Mend it.")
