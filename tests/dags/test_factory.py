@@ -9,6 +9,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
+import airflow.sdk
 import pytest
 import yaml
 from airflow.dag_processing.dagbag import DagBag
@@ -26,6 +27,7 @@ from airflow_provider_mlops.errors import (
 )
 from airflow_provider_mlops.factory import continuous_training_dags, load_dags
 
+needs_retry_policies = pytest.mark.skipif(not hasattr(airflow.sdk, "RetryPolicy"), reason="Airflow below 3.3")
 STUB = '"""DAGs for Airflow."""\nfrom airflow_provider_mlops.factory import load_dags\n\nload_dags(__file__)\n'
 TRAIN = [
     "data.snapshot", "data.validate", "training.decide", "training.train", "training.evaluate", "release.register",
@@ -181,7 +183,8 @@ def test_a_dag_runs_once_at_a_time_and_never_makes_up_for_the_past(write):
 )
 def test_a_schedule_starts_the_training_when_the_file_says_so(write, changes, summary):
     dag = build(write(**changes))["train"]
-    assert (getattr(dag.timetable, "expression", None) or None) == summary
+    found = getattr(dag.timetable, "expression", None) or None
+    assert {"@weekly": "0 0 * * 0"}.get(found, found) == summary  # Airflow 3.2 keeps the word
 
 
 def test_new_data_starts_the_training_by_an_asset_that_is_watched(write):
@@ -363,6 +366,7 @@ def test_a_file_without_targets_is_the_same_everywhere(write, monkeypatch):
 # Retries
 
 
+@needs_retry_policies
 @pytest.mark.parametrize(
     ("error", "action"),
     [
@@ -385,6 +389,7 @@ def test_retries_end_at_once_where_they_are_hopeless(write, error, action):
             assert task.retry_policy.evaluate(error, 1, 2).action.value == action
 
 
+@needs_retry_policies
 def test_the_scheduler_knows_that_there_is_a_policy(write):
     written = DagSerialization.to_dict(build(write())["train"])
     assert all(task["__var"]["has_retry_policy"] for task in written["dag"]["tasks"])

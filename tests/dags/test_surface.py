@@ -312,6 +312,7 @@ def test_the_section_of_the_configuration_has_its_defaults():
     assert set(get_provider_info()["config"]["mlops"]["options"]) == {"storage", "journal_conn_id", "target"}
 
 
+@pytest.mark.filterwarnings("ignore:ProvidersManager.hooks is deprecated")  # Airflow 3.2's own
 def test_the_form_of_the_connection_comes_from_the_metadata():
     from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
 
