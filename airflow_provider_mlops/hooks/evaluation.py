@@ -93,7 +93,11 @@ def score(evaluation: Evaluation, context: Context, log: Log) -> Path:
     spec = JobSpec(
         name=job,
         command=tuple(command),
-        environment={**plain, "MLFLOW_TRACKING_URI": hook.tracking_uri},
+        environment={
+            **plain,
+            "MLFLOW_TRACKING_URI": hook.tracking_uri,
+            "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # the log is no terminal
+        },
         secret_environment=secret,
         run_timeout=evaluation.run_timeout,
     )
