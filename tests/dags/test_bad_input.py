@@ -184,9 +184,13 @@ def test_an_argument_that_cannot_be_meant_starts_no_training(connection, storage
     assert not (storage / "jobs").exists()
 
 
-def test_an_interpreter_that_is_not_there_is_named(connection, storage, tmp_path, rows):
-    with pytest.raises((ConfigError, JobFailedError), match=r"'/no/python' cannot be .*No such file or directory"):
+def test_an_interpreter_that_is_not_there_is_named_before_a_run_is_made(connection, storage, tmp_path, rows):
+    with pytest.raises(
+        ConfigError, match=r"'/no/python' cannot be asked for its packages: .*No such file or directory"
+    ):
         train("bad_python", RAISES, tmp_path, rows, runs_on={"process": {"python": "/no/python"}})
+    tracking = MlflowHook().tracking
+    assert tracking.find_runs(tracking.experiment("bad_python"), tags={}) == []
 
 
 @pytest.mark.parametrize("executor", ["CeleryExecutor", "airflow.executors.some.KubernetesExecutor"])
@@ -271,9 +275,10 @@ def evaluate(case, trained, data_uri, **arguments):
 def test_judging_rows_of_one_class_are_told_and_pass_nothing(connection, storage, tmp_path, trained):
     only = training_scripts.rows(tmp_path / "only" / "rows.parquet", y=[1] * 400)
     judged = evaluate("bad_judge_class", trained, only)
-    assert judged["verdict"] != "passed"
-    assert judged["reason"] == "single_class"
-    assert "roc_auc is not defined: its labels hold one class only" in judged["rules"][0]
+    assert (judged["verdict"], judged["reason"]) == ("refused", "one_class")
+    assert judged["sentence"] == (
+        "The evaluation labels hold the one class 1, so nothing can be told apart. Evaluate on rows of every class."
+    )
 
 
 @pytest.mark.parametrize(
