@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_mlops.adapters.code import FrozenScript
+    from airflow_provider_mlops.adapters.interpreter import Interpreter
     from airflow_provider_mlops.data.values import DataRef, DataVersion
     from airflow_provider_mlops.hooks.log import Log
     from airflow_provider_mlops.jobs import JobBackend, JobSpec, LoggedModel, Run
@@ -73,6 +74,7 @@ def train(training: Training, context: Context, log: Log) -> tuple[Run, LoggedMo
     :raises JobFailedError: the script failed, ran too long, or did not log exactly one model with a signature.
     """
     from airflow_provider_mlops.adapters.code import freeze_script
+    from airflow_provider_mlops.adapters.interpreter import describe
     from airflow_provider_mlops.jobs import Outcome, job_name
     from airflow_provider_mlops.jobs.identity import OUTCOME_TAG, Step, next_step
     from airflow_provider_mlops.journal import kinds, payloads
@@ -83,18 +85,22 @@ def train(training: Training, context: Context, log: Log) -> tuple[Run, LoggedMo
     experiment_id = tracking.experiment(training.experiment)
     backend = job_backend(training.runs_on)
     code = freeze_script(training.script, storage())
+    interpreter = describe(python_of(training.runs_on))
     key = training.request_key or request_key(
         training.model, training.data.digest, code.digest, training.hyperparameters
     )
     task = identity(context)
     while True:
-        run, n = _run_to_work_on(training, context, code, experiment_id)
+        run, n = _run_to_work_on(training, context, experiment_id)
         name = job_name(*task, n)
-        if next_step(backend.status(name).phase) is not Step.REPLACE:
+        step = next_step(backend.status(name).phase)
+        if step is not Step.REPLACE:
             break
         log.warning("Job %s was lost together with the task attempt that started it. It is run again.", name)
         tracking.end_run(run.run_id, "KILLED")  # the tag comes last: without it the next attempt does this again
         tracking.log(run.run_id, tags={OUTCOME_TAG: Outcome.LOST.value})
+    if step is Step.SUBMIT:
+        _record(training, code, interpreter, run)
     log.info("Training in MLflow run %s as job %s.", run.run_id, name)
     started = payloads.training_started(key=key, run_id=run.run_id, data_digest=training.data.digest, job=name)
     record_once(training.model, kinds.TRAINING_STARTED, started, context, once=("run_id",))
@@ -170,11 +176,9 @@ def training_job(
     )
 
 
-def _run_to_work_on(training: Training, context: Context, code: FrozenScript, experiment_id: str) -> tuple[Run, int]:
+def _run_to_work_on(training: Training, context: Context, experiment_id: str) -> tuple[Run, int]:
     """Return the MLflow run that this attempt works on and its number; make the run when there is none."""
-    from airflow_provider_mlops.adapters.interpreter import describe
     from airflow_provider_mlops.jobs.identity import GENERATION_TAG, Adopt, identity_tags, next_attempt
-    from airflow_provider_mlops.jobs.record import ENVIRONMENT_PATH, TrainingRecord
 
     tracking = MlflowHook(training.mlflow_conn_id).tracking
     task = identity(context)
@@ -184,26 +188,36 @@ def _run_to_work_on(training: Training, context: Context, code: FrozenScript, ex
         step = next_attempt(tracking.find_runs(experiment_id, tags=identity_tags(*task)), generation)
         if isinstance(step, Adopt):
             return step.run, step.n
-        python = python_of(training.runs_on)
-        interpreter = describe(python)
-        record = TrainingRecord(
-            data_uri=training.data.uri,
-            data_digest=training.data.digest,
-            code_digest=code.digest,
-            script=code.name,
-            code_origin=str(code.origin),
-            hyperparameters=json.dumps(dict(training.hyperparameters), sort_keys=True),
-            seed=str(training.seed),
-            python=python,
-            python_version=interpreter.version,
-            environment_digest=interpreter.digest,
-            label=training.columns.label,
-            timestamp=training.columns.timestamp,
-            commit=code.commit,
-        )
-        tags = {**identity_tags(*task, step.n), GENERATION_TAG: generation, **record.tags()}
-        made = tracking.create_run(experiment_id, name=f"{task[0]} {task[1]}", tags=tags)
-        tracking.log_text(made.run_id, interpreter.packages, ENVIRONMENT_PATH)
+        tags = {**identity_tags(*task, step.n), GENERATION_TAG: generation}
+        tracking.create_run(experiment_id, name=f"{task[0]} {task[1]}", tags=tags)
+
+
+def _record(training: Training, code: FrozenScript, interpreter: Interpreter, run: Run) -> None:
+    """
+    Write down what the job is about to be, for its replay.
+
+    Before every submission: the attempt that made the run may have ended too soon, and the script was changed since.
+    """
+    from airflow_provider_mlops.jobs.record import ENVIRONMENT_PATH, TrainingRecord
+
+    record = TrainingRecord(
+        data_uri=training.data.uri,
+        data_digest=training.data.digest,
+        code_digest=code.digest,
+        script=code.name,
+        code_origin=str(code.origin),
+        hyperparameters=json.dumps(dict(training.hyperparameters), sort_keys=True),
+        seed=str(training.seed),
+        python=python_of(training.runs_on),
+        python_version=interpreter.version,
+        environment_digest=interpreter.digest,
+        label=training.columns.label,
+        timestamp=training.columns.timestamp,
+        commit=code.commit,
+    )
+    tracking = MlflowHook(training.mlflow_conn_id).tracking
+    tracking.log_text(run.run_id, interpreter.packages, ENVIRONMENT_PATH)
+    tracking.log(run.run_id, tags=record.tags())
 
 
 def _finish(training: Training, backend: JobBackend, spec: JobSpec, run: Run, log: Log) -> LoggedModel:

@@ -18,6 +18,7 @@ from airflow_provider_mlops.adapters.mlflow import MlflowRegistry, MlflowTrackin
 from airflow_provider_mlops.adapters.rollout.local import LocalTarget
 from airflow_provider_mlops.hooks.journal import JournalHook
 from airflow_provider_mlops.jobs.identity import identity_tags
+from airflow_provider_mlops.jobs.record import ENVIRONMENT_PATH
 from airflow_provider_mlops.journal import Record, append_next, kinds, model_stream, payloads, verify
 from airflow_provider_mlops.operators.training import TrainOperator
 from airflow_provider_mlops.promotion.state import state
@@ -131,7 +132,7 @@ def kill_at_every_step(attempt):
 
 
 @pytest.mark.timeout(300)
-def test_a_training_that_is_killed_at_any_step_becomes_one_finished_run(world):
+def test_a_training_that_is_killed_at_any_step_becomes_one_finished_run(world, trained):
     killed_after = []
     for k, first in kill_at_every_step(lambda k: world.train(f"kills_train_{k}", kill_after=k)):
         case = f"kills_train_{k}"
@@ -148,6 +149,8 @@ def test_a_training_that_is_killed_at_any_step_becomes_one_finished_run(world):
         (model,) = world.tracking.models(finished.run_id)
         assert model.uri == again.result["model_uri"]
         assert json.loads(world.tracking.read_text(finished.run_id, "mlops/profile.json"))["rows"] == 400
+        assert "scikit-learn==" in world.tracking.read_text(finished.run_id, ENVIRONMENT_PATH)
+        assert finished.tags["mlops.code_digest"] == world.runs("kills_trained")[0].tags["mlops.code_digest"]
         told = world.kinds(case)
         assert told.count("training.finished") == 1
         assert told.count("training.started") == len(runs)
@@ -170,6 +173,19 @@ def test_a_training_that_is_killed_again_while_it_recovers_becomes_one_finished_
     assert {run.status for run in runs} <= {"FINISHED", "KILLED"}
     assert world.kinds(case).count("training.finished") == 1
     world.nothing_is_left()
+
+
+def test_a_script_that_changed_before_its_job_began_is_the_one_that_is_recorded(world, trained):
+    first = world.train("kills_changed", kill_after=world.steps.index("job"))
+    assert first.signal == SIGKILL
+    world.script.write_text(training_scripts.GOOD + "# changed")
+    try:
+        again = world.train("kills_changed")
+    finally:
+        world.script.write_text(training_scripts.GOOD)
+    (run,) = world.runs("kills_changed")
+    assert run.run_id == again.result["run_id"]
+    assert run.tags["mlops.code_digest"] != world.runs("kills_trained")[0].tags["mlops.code_digest"]
 
 
 def test_a_training_that_ended_and_is_asked_again_is_not_run_again(world, trained):
