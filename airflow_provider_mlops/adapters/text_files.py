@@ -12,9 +12,11 @@ __all__ = ["read_text", "uri_of", "write_text"]
 
 def read_text(path: str) -> str:
     """Return the UTF-8 text of *path*. :raises ConfigError: it cannot be read."""
-    import fsspec
-
     try:
+        if "://" not in path:
+            return Path(path).expanduser().read_text(encoding="utf-8")
+        import fsspec
+
         with fsspec.open(path, "rt", encoding="utf-8") as stream:
             return str(stream.read())
     except (OSError, ValueError, ImportError) as error:
@@ -27,10 +29,10 @@ def write_text(path: str, text: str) -> None:
 
     :raises ConfigError: it cannot be written.
     """
-    import fsspec
-
     try:
         if "://" in path:  # a store shows an object only when it is complete
+            import fsspec
+
             filesystem, name = fsspec.core.url_to_fs(path)
             filesystem.makedirs(name.rpartition("/")[0], exist_ok=True)
             filesystem.pipe_file(name, text.encode())
