@@ -23,12 +23,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from common import cpu_seconds, goal, load, table, write
 
+ROOT = Path(__file__).parents[1]
 SEED = 20_260_103
 ROUNDS = 3
 ROWS = 4_000
@@ -124,6 +123,7 @@ def make_rows(path):
 @contextmanager
 def world():
     """Give a folder with rows, and the environment in which a task finds storage and an MLflow server."""
+    sys.path.insert(0, str(ROOT / "tests"))
     from services_mlflow import mlflow_server
 
     from airflow_provider_mlops.serving import local
