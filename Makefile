@@ -58,7 +58,7 @@ test-minimum: $(MINIMUM)/.ready  ## the same on the oldest versions that pyproje
 
 .PHONY: bench-%
 bench-%: venv  ## one board: make bench-parse writes benchmarks/results/parse.json
-	python benchmarks/$(subst -,_,$*).py
+	python benchmarks/$(subst -,_,$*).py; status=$$?; python benchmarks/page.py && exit $$status
 
 .PHONY: docs
 docs: venv  ## the generated reference pages

@@ -57,19 +57,27 @@ def load() -> float:
     return round(os.getloadavg()[0], 2)
 
 
-def table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
-    """Print *columns* of *rows*, aligned, for people."""
+def aligned(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
+    """Return *columns* of *rows* as lines of text, for people."""
     cells = [[_text(row.get(column)) for column in columns] for row in rows]
     widths = [max(len(text) for text in texts) for texts in zip(columns, *cells, strict=True)]
-    for line in (columns, ["-" * width for width in widths], *cells):
-        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
-    print(flush=True)
+    lines = (columns, ["-" * width for width in widths], *cells)
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
+    """Print *columns* of *rows*."""
+    print(aligned(rows, columns), end="\n\n", flush=True)
 
 
 def _text(value: Any) -> str:
     if value is None:
         return ""
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 10_000 else f"{value:.0f}"
+    return ", ".join(map(_text, value)) if isinstance(value, list) else str(value)
 
 
 def _lines(path: str) -> list[str]:

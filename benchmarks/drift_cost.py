@@ -6,7 +6,7 @@ What does a drift check of 50 columns cost, next to merely reading the file, and
 Seeded Parquet files of 35 numeric and 15 categorical columns (up to 10,000 values), a million rows each, or ten
 million with ``--large``. Every side is a process of its own, started anew: CPU seconds of all its threads, wall time,
 peak memory. Evidently is installed once into a virtual environment below the user's cache folder. Writes
-``benchmarks/results/drift_cost.json``; ``--large`` writes ``drift_cost_large.json``.
+``benchmarks/results/drift-cost.json``; ``--large`` writes ``drift-cost-large.json``.
 """
 
 from __future__ import annotations
@@ -175,16 +175,18 @@ def main():
     ratio = round(stored["cpu_seconds"] / decode["reading_cpu_seconds"], 2)
     whole = round(stored["cpu_seconds"] / decode["cpu_seconds"], 2)
     limit = 1.3 if options.large else 2.0
-    print(f"whole process over whole process: {whole}")
     size = f"{chunks}M x 50, stored reference"
-    goals = [goal(f"{size}: CPU of the whole process / CPU of the bare decode", f"<= {limit}", ratio, ratio <= limit)]
+    goals = [
+        goal(f"{size}: our whole process / reading alone, CPU", f"<= {limit}", ratio, ratio <= limit),
+        goal(f"{size}: our whole process / a process that only reads, CPU", f"<= {limit}", whole, whole <= limit),
+    ]
     if options.large:
         peak = stored["peak_mib"]
         goals.append(goal(f"{size}: peak memory, MiB", "<= 500", peak, peak <= 500))
     elif rows[-1]["side"].startswith("Evidently") and rows[-1]["runs"]:
         times = round(rows[-1]["cpu_seconds"] / both["cpu_seconds"], 1)
         goals.append(goal("Evidently's CPU / ours, both sides from files", ">= 70", times, times >= 70))
-    return write("drift_cost_large" if options.large else "drift_cost", goals, rows)
+    return write("drift-cost-large" if options.large else "drift-cost", goals, rows)
 
 
 if __name__ == "__main__":
