@@ -228,16 +228,16 @@ class ValidateSpec(Section):
     if_invalid: Literal["fail", "warn", "skip"] = Field(
         "fail", description="`fail` the task, `warn` and go on, or `skip` the rest of the run."
     )
-    null_share: Mapping[str, Share] = Field(
+    null_share: dict[str, Share] = Field(
         {}, description="Largest share of missing values per column, 0..1: `{income: 0.05}`."
     )
     unique: Columns = Field((), description="Columns that together identify a row: no combination may occur twice.")
-    ranges: Mapping[str, Annotated[tuple[Finite | None, Finite | None], Field(strict=False)]] = Field(
+    ranges: dict[str, Annotated[tuple[Finite | None, Finite | None], Field(strict=False)]] = Field(
         {},
         description="Smallest and largest value per column, in the column's unit: `{age: [0, 120]}`; `null` leaves a "
         "side open.",
     )
-    domains: Mapping[str, Annotated[tuple[str | int | bool, ...], Field(strict=False, min_length=1)]] = Field(
+    domains: dict[str, Annotated[tuple[str | int | bool, ...], Field(strict=False, min_length=1)]] = Field(
         {}, description="Allowed values per column: `{country: [NO, SE]}`."
     )
     min_rows: Count = Field(1, description="Fewest rows.")
@@ -472,7 +472,7 @@ class PipelineSpec(Section):
         "`data.train_on`, `train.seed`, `train.run_timeout`, `train.hyperparameters.NAME`, "
         "`prepare.run_timeout`, `prepare.hyperparameters.NAME`.",
     )
-    steps: Mapping[StepName, StepSpec] = Field(
+    steps: dict[StepName, StepSpec] = Field(
         {},
         description="Operators of your own: `STEP` replaces a step, `before_STEP` and `after_STEP` add one. Steps: "
         "snapshot, validate, train, evaluate, register, smoke_test, approve, promote, deploy; check and decide in the "
