@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from services import postgres, postgres_database  # noqa: F401 - fixtures of every suite
 from services_mlflow import mlflow_server as start_mlflow_server
 
 if TYPE_CHECKING:

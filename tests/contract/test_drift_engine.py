@@ -16,7 +16,6 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 from pyarrow import csv, feather, parquet
-from services import postgres
 
 from airflow_provider_mlops.adapters.engines.embedded import EmbeddedEngine
 from airflow_provider_mlops.adapters.engines.spark import SparkEngine

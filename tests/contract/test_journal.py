@@ -20,8 +20,6 @@ from airflow_provider_mlops.journal import Head, Record, append_next, read_intac
 from airflow_provider_mlops.journal.record import GENESIS
 from fakes.journal import MemoryJournal
 
-pytest_plugins = ["services"]
-
 NOW = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
 
 

@@ -15,7 +15,6 @@ import sqlalchemy as sa
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 from airflow.sdk import Connection
 from airflow.sdk.execution_time.context import OutletEventAccessors
-from services import postgres
 
 from airflow_provider_mlops.data import DataRef, Window
 from airflow_provider_mlops.errors import ConfigError, DataError, ServiceError

@@ -144,7 +144,8 @@ def test_a_canary_under_load_loses_no_request_and_its_shares_are_exact(target, m
     assert go("1", RolloutPlan(strategy="rolling", bake=timedelta(0))).phase is RolloutPhase.PROMOTED
     with Clients(target) as clients:
         plan = RolloutPlan(weights_percent=(25, 60), min_requests_per_step=200, bake=timedelta(seconds=1))
-        assert go("2", plan).phase is RolloutPhase.PROMOTED
+        state = go("2", plan)
+        assert state.phase is RolloutPhase.PROMOTED, state.sentence
         until(lambda: clients.last == (200, "2"))
     assert set(clients.answers) == {(200, "1"), (200, "2")}
     for observation in seen:
