@@ -25,8 +25,6 @@ from airflow_provider_mlops.drift.check import Verdict, check
 from airflow_provider_mlops.errors import DataError, ServiceError
 from fakes.engine import MemoryEngine
 
-__all__ = ["postgres"]
-
 ORIGIN = datetime(2026, 3, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 PLANTED = '"; drop table wide; --'

@@ -25,8 +25,6 @@ from airflow_provider_mlops.operators.data import SnapshotDataOperator
 from airflow_provider_mlops.operators.drift import CheckDataDriftOperator
 from airflow_provider_mlops.sensors.drift import DataDriftSensor
 
-__all__ = ["postgres"]
-
 START = datetime(2026, 1, 1, tzinfo=UTC)
 CHANGE = START + timedelta(days=140)
 
