@@ -14,8 +14,8 @@ had an event. If the canary's rate is ``g`` times the stable one's, an event is 
 * *Pass a step*: H0 ``g >= 3``, the mirrored test.
 * *Pass a step without errors*: with (nearly) no errors in either arm the mirrored test sees no events and never
   passes. A step then passes when an upper confidence bound of the canary's share of errors lies below
-  ``max_error_rate``. The bound is looked at more than once, so look ``j`` spends ``.05/(j(j+1))`` (their sum is .05),
-  and a look counts only when the requests have grown by a tenth.
+  ``max_error_rate``. The bound is looked at more than once, so look ``j`` spends ``.05/(j(j+1))`` (their sum is .05);
+  a look is taken only when the requests have grown by a tenth, and are so many that a step without an error passes.
 
 Errors come in clusters: one broken caller fails a hundred times. Hence an error counts once per client and step, at
 the client's first, and only requests of clients without an error so far are at risk (a sequential log-rank test).
@@ -359,6 +359,12 @@ def _judge_health(plan: RolloutPlan, tally: Tally, numbers: dict[str, float]) ->
         return Finding(FindingVerdict.UNDECIDED, "not_proved", text, numbers), tally
     spent = replace(tally, bound_looks=tally.bound_looks + 1, bound_requests=tally.requests)
     alpha = _BOUND_ALPHA / (spent.bound_looks * (spent.bound_looks + 1))
+    if (best := error_bound(0, tally.requests, alpha)) >= plan.max_error_rate:
+        text = (
+            f"{tally.requests:.0f} answers of the new version prove nothing yet: even without an error its share of "
+            f"errors may be as high as {best:.2%}."
+        )
+        return Finding(FindingVerdict.UNDECIDED, "not_proved", text, numbers), tally
     bound = error_bound(tally.errors, tally.requests, alpha)
     numbers = {**numbers, "error_bound": bound}
     if bound < plan.max_error_rate:

@@ -44,7 +44,7 @@ def check_summary(folder):
     assert d["verdict"] == "bad_data"
     assert d["reason"]
     assert set(d["columns"]) >= {"temperature", "dew point"}
-    assert (d["decision"], d["trainings"], d["champion"]) == ("wait", 0, "2")
+    assert (d["decision"], d["trainings"], d["champion"]) == ("blocked", 0, "2")
     assert (e["verdict"], e["champion_before"], e["champion_after"]) == ("refused", "2", "2")
     assert e["reason"]
     return summary

@@ -108,6 +108,15 @@ def test_the_bound_is_spent_only_when_requests_have_grown():
     assert (tally.bound_looks, tally.bound_requests) == (2, 661)
 
 
+def test_the_bound_is_not_spent_where_even_no_error_would_prove_nothing():
+    plan = RolloutPlan(weights_percent=(10,), min_requests_per_step=150)
+    finding, tally = judge(plan, Tally().look("a", counts(150), counts(1500)))
+    assert (finding.reason, tally.bound_looks) == ("not_proved", 0)
+    assert "even without an error its share of errors may be as high as 2.43%" in finding.sentence
+    finding, tally = judge(plan, tally.look("a", counts(183), counts(1830)))
+    assert (finding.reason, tally.bound_looks) == ("few_errors", 1)
+
+
 def test_the_next_step_keeps_the_roll_back_evidence_and_forgets_the_rest():
     tally = Tally().look("c", counts(1000, 10), counts(9000, 20))
     after = tally.next_step()
