@@ -330,6 +330,7 @@ def monitor_stage(pipeline: Pipeline, line: Line) -> None:
                 task_id=name,
                 trigger_dag_id=f"{spec.name}__train",
                 trigger_run_id=_result(decide, "run_id"),
+                logical_date=None,  # Airflow 3.2 writes its default with an address in memory, anew at each parse
                 conf={"request_key": _result(decide, "key")},
                 skip_when_already_exists=True,
             ),
