@@ -96,23 +96,21 @@ class Client(threading.Thread):
         import httpx
 
         number = 0
-        while not self._over.is_set():
-            # Every tenth request is a new customer: a client counts once per step of a canary.
-            with httpx.Client(timeout=30, headers={"X-Client-Id": f"client-{number // 10}"}) as http:
-                for _ in range(10):
-                    if self._over.is_set():
-                        return
-                    row = self.rows[number % len(self.rows)]
-                    number += 1
-                    try:
-                        answer = http.post(self.url, json={"dataframe_records": [row]})
-                    except httpx.HTTPError as error:
-                        self.failures.append(repr(error))
-                        continue
-                    if answer.is_success:
-                        self.answers[answer.headers.get("x-model-version", "?")] += 1
-                    else:
-                        self.failures.append(f"{answer.status_code}: {answer.text[:200]}")
+        with httpx.Client(timeout=30) as http:
+            while not self._over.is_set():
+                row = self.rows[number % len(self.rows)]
+                number += 1
+                # Every request is another customer's: a customer stays on one version for a step of the canary.
+                customer = {"X-Client-Id": f"customer-{number}"}
+                try:
+                    answer = http.post(self.url, json={"dataframe_records": [row]}, headers=customer)
+                except httpx.HTTPError as error:
+                    self.failures.append(repr(error))
+                    continue
+                if answer.is_success:
+                    self.answers[answer.headers.get("x-model-version", "?")] += 1
+                else:
+                    self.failures.append(f"{answer.status_code}: {answer.text[:200]}")
 
     def stop(self) -> None:
         """Stop asking."""
