@@ -106,7 +106,7 @@ def test_templates_that_render_to_nothing_ask_for_nothing(rows):
         ({"hold_out": "120%"}, r"must be between 0 and 1, got 1\.2"),
         ({"as_of": "yesterday"}, "as_of: 'yesterday' is no time. Write ISO 8601"),
         ({"train_on": "1 week"}, "'1 week' is no duration"),
-        ({"data": {"path": "x", "lable": "y"}}, "'lable' is no key of a data reference. Did you mean 'label'"),
+        ({"data": {"path": "x", "lable": "y"}}, "'lable' is no key of a data reference. Did you mean 'table' or 'label'"),
         ({"data": {"path": "x", "dvc": {"repo": ".", "path": "x"}}}, "'path' and 'dvc' both say where the data is"),
     ],
 )  # fmt: skip

@@ -291,7 +291,7 @@ def test_it_asks_for_the_same_things_as_the_operator():
         return {name: p.default for name, p in inspect.signature(kind.__init__).parameters.items()}
 
     ours, theirs = arguments(DataDriftSensor), arguments(CheckDataDriftOperator)
-    assert set(theirs) - set(ours) == {"as_of", "asset", "short_circuit"}
+    assert set(theirs) - set(ours) == {"as_of", "asset", "max_rows", "served_by", "short_circuit", "trailing"}
     assert set(ours) - set(theirs) == {"deferrable", "retries"}
     assert all(ours[name] == theirs[name] for name in set(ours) & set(theirs))
 
