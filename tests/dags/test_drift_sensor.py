@@ -293,7 +293,8 @@ def test_it_asks_for_the_same_things_as_the_operator():
     ours, theirs = arguments(DataDriftSensor), arguments(CheckDataDriftOperator)
     assert set(theirs) - set(ours) == {"as_of", "asset", "max_rows", "served_by", "short_circuit", "trailing"}
     assert set(ours) - set(theirs) == {"deferrable", "retries"}
-    assert all(ours[name] == theirs[name] for name in set(ours) & set(theirs))
+    # The operator may be told where a model is served instead of where its data is; a sensor waits for files.
+    assert all(ours[name] == theirs[name] for name in set(ours) & set(theirs) - {"data"})
 
 
 def test_the_dag_can_be_serialized(profile, lake):
