@@ -191,14 +191,16 @@ def address(request):
 
 
 @pytest.fixture
-def trained(address):
+def trained(address, tmp_path_factory):
     """A run into which an ordinary training script has logged a model, and its tracker."""
     tracking = MlflowTracking(address)
     experiment = tracking.experiment(uuid.uuid4().hex)
     run = tracking.create_run(experiment, name="train", tags={})
     environment = {"MLFLOW_TRACKING_URI": address, "MLFLOW_RUN_ID": run.run_id, "MLFLOW_EXPERIMENT_ID": experiment}
+    script = tmp_path_factory.mktemp("train") / "train.py"
+    script.write_text(LOG_MODEL)  # not `python -c`: PySpark, where it is installed, ends such a process when imported
     subprocess.run(
-        [sys.executable, "-c", LOG_MODEL],
+        [sys.executable, str(script)],
         env={**os.environ, **environment},
         check=True,
         capture_output=True,
