@@ -78,19 +78,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "candidate" not in models or not all(models.values()) or len(models) != len(given.model):
         parser.error("give --model candidate=URI, and every other model as NAME=URI, each name once")
     try:
-        score(
-            given.data,
-            label=given.label,
-            output=given.output,
-            models=models,
-            keep=given.keep,
-            importance=given.importance,
-            per=given.per,
-            group=given.group,
-        )
+        # MLflow copies models into temporary folders and leaves them there.
+        with tempfile.TemporaryDirectory(prefix="score-") as scratch:
+            tempfile.tempdir = scratch
+            score(
+                given.data,
+                label=given.label,
+                output=given.output,
+                models=models,
+                keep=given.keep,
+                importance=given.importance,
+                per=given.per,
+                group=given.group,
+            )
     except ScoringError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    finally:
+        tempfile.tempdir = None
     return 0
 
 
