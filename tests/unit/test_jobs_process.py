@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -200,6 +201,37 @@ def test_kill_9_of_the_submitter_leaves_nothing_of_the_job_and_the_job_lost(tmp_
     assert status.reason == "It ended together with the process that had submitted it."
     backend.submit(JobSpec("orphan", python("print('again')")))
     assert backend.status("orphan").phase is JobPhase.LOST
+
+
+LEAVES = "import os, tempfile; print(tempfile.mkdtemp(), flush=True)"
+STAYS = f"{LEAVES}; import time; time.sleep(600)"
+
+
+@pytest.mark.parametrize("code", [LEAVES, f"{LEAVES}; os._exit(3)", f"{LEAVES}; os.kill(os.getpid(), 9)", STAYS])
+def test_what_a_job_leaves_in_its_temporary_folder_is_removed_with_it(backend, code):
+    backend.submit(JobSpec("messy", python(code), run_timeout=timedelta(seconds=2)))
+    settled(backend, "messy", 20)
+    folder = Path(backend.logs("messy")[0].splitlines()[0]).parent
+    assert folder != Path(tempfile.gettempdir())
+    until(lambda: not folder.exists())
+
+
+def test_a_kill_of_the_submitter_removes_the_temporary_folder_too(tmp_path, backend):
+    program = f"""
+import sys, time
+from pathlib import Path
+from airflow_provider_mlops.adapters.jobs.subprocess import ProcessBackend
+from airflow_provider_mlops.jobs import JobSpec
+
+ProcessBackend(Path(sys.argv[1])).submit(JobSpec("messy", (sys.executable, "-c", {STAYS!r})))
+time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", program, tmp_path / "jobs"]) as submitter:
+        until(lambda: backend.logs("messy")[0].endswith("\n"))
+        folder = Path(backend.logs("messy")[0].splitlines()[0]).parent
+        assert folder.exists()
+        submitter.kill()
+    until(lambda: not folder.exists())
 
 
 def test_a_submitter_that_ends_takes_its_jobs_with_it(tmp_path, backend):

@@ -3,10 +3,11 @@ Keep one job: start it, write its log, end it in time, and let nothing of it out
 
 A stand-alone script for the interpreter that runs the submitter; it imports nothing but the standard library::
 
-    python -I -S keeper.py FOLDER KEEP_FD LOCK_FD RUN_TIMEOUT GRACE STARTS_IN COMMAND...
+    python -I -S keeper.py FOLDER KEEP_FD LOCK_FD RUN_TIMEOUT GRACE STARTS_IN TEMPORARY COMMAND...
 
 KEEP_FD is the reading end of a pipe whose writing end the submitter holds: end of file means that the submitter is
-gone. LOCK_FD is the locked file by which others see that this script lives. The outcome is written to FOLDER/exit last
+gone. LOCK_FD is the locked file by which others see that this script lives. TEMPORARY, the job's folder for temporary
+files, is removed with all that the job left there, however it ended. The outcome is written to FOLDER/exit last
 and at once, so a job without it and without the lock is lost.
 """
 
@@ -17,6 +18,7 @@ import ctypes
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,10 +33,18 @@ PR_SET_CHILD_SUBREAPER = 36
 
 def main() -> int:
     """Run the command that the arguments name; always 0, the outcome is in the file."""
+    try:
+        return keep_job()
+    finally:
+        shutil.rmtree(sys.argv[7], ignore_errors=True)
+
+
+def keep_job() -> int:
+    """Run the command to its end, whatever that is."""
     folder = Path(sys.argv[1])
     keep, lock = int(sys.argv[2]), int(sys.argv[3])
     run_timeout, grace = float(sys.argv[4]), float(sys.argv[5])
-    starts_in, command = sys.argv[6], sys.argv[7:]
+    starts_in, command = sys.argv[6], sys.argv[8:]
     os.set_inheritable(keep, False)
     os.set_inheritable(lock, False)
     _prctl(PR_SET_CHILD_SUBREAPER, 1)  # what the job detaches from itself becomes ours, so that we find it

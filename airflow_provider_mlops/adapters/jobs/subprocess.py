@@ -19,8 +19,10 @@ import codecs
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ProcessBackend"]
 
-_INHERITED = ("PATH", "HOME", "LANG", "TZ", "TMPDIR")
+_INHERITED = ("PATH", "HOME", "LANG", "TZ")
 _PAGE = 1 << 20  # bytes of log that one call returns
 
 # The keepers that this process has started, by the writing end of their pipe. Nobody writes there: it closes when this
@@ -47,8 +49,8 @@ class ProcessBackend:
     """
     Runs each job as a child process with a keeper between, both gone within moments of this process's end.
 
-    The job sees ``PATH``, ``HOME``, ``LANG``, ``TZ`` and ``TMPDIR`` of this process and its own two environments,
-    nothing else: no setting and no secret of the worker.
+    The job sees ``PATH``, ``HOME``, ``LANG`` and ``TZ`` of this process, a ``TMPDIR`` of its own, which goes when it
+    ends, and its own two environments, nothing else: no setting and no secret of the worker.
 
     :param root: folder for the state of all jobs. It is made when missing, readable by its owner only.
     :param grace: how long a job that ran too long or was cancelled may take to end after SIGTERM, before SIGKILL.
@@ -126,15 +128,18 @@ class ProcessBackend:
 
     def _start(self, spec: JobSpec, folder: Path, starts_in: Path, lock: int) -> None:
         """Start the keeper, which inherits the lock and the reading end of a pipe that this process holds."""
+        temporary = tempfile.mkdtemp(prefix="mlops-job-")  # the keeper removes it
         reading, writing = os.pipe()
         try:
             _KEEPERS[writing] = subprocess.Popen(
                 [
                     *(sys.executable, "-I", "-S", keeper.__file__, str(folder), str(reading), str(lock)),
-                    *(str(spec.run_timeout.total_seconds()), str(self._grace), str(starts_in), *spec.command),
+                    *(str(spec.run_timeout.total_seconds()), str(self._grace), str(starts_in)),
+                    *(temporary, *spec.command),
                 ],
                 env={
                     **{key: os.environ[key] for key in _INHERITED if key in os.environ},
+                    "TMPDIR": temporary,
                     **spec.environment,
                     **spec.secret_environment,
                 },
@@ -146,6 +151,7 @@ class ProcessBackend:
             )
         except BaseException:
             os.close(writing)
+            shutil.rmtree(temporary, ignore_errors=True)
             raise
         finally:
             os.close(reading)
