@@ -146,7 +146,7 @@ def _watch(step):
     from airflow_provider_mlops.adapters.mlflow import MlflowTracking
     from airflow_provider_mlops.adapters.rollout.local import LocalTarget
 
-    wrote = False
+    asks = True  # the next wish is a new one
 
     def wrap(kind, method, tell):
         original = getattr(kind, method)
@@ -165,14 +165,14 @@ def _watch(step):
         return "" if reads else f"{prepared.method} {path}"
 
     def write_state(name, state, token):
-        nonlocal wrote
-        wrote = True
+        nonlocal asks
+        asks = True
         return f"rollout state {state.phase.value}"
 
     def act(*_):
-        nonlocal wrote
-        was, wrote = wrote, False
-        return "rollout wish" if was else ""
+        nonlocal asks
+        asked, asks = asks, False
+        return "rollout wish" if asked else ""
 
     wrap(Session, "send", request)
     wrap(SqlJournal, "append", lambda stream, sequence, record: f"journal {record.kind}")

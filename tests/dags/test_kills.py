@@ -396,32 +396,40 @@ def test_a_smoke_test_that_is_killed_at_any_step_leaves_no_server_and_one_result
 
 
 @pytest.mark.timeout(300)
-def test_a_deployment_that_is_killed_at_any_step_serves_once(world, trained):
-    def deploy(case, **more):
+def test_a_deployment_that_is_killed_at_every_step_in_turn_serves_once(world, trained):
+    """
+    What serves lives on when the task is killed, so each attempt is killed a step further in one and the same rollout.
+
+    Four rollouts, in which the attempts are killed from their first, second, ... step on, to meet each step.
+    """
+    killed_after = set()
+    for start in (1, 2, 3, 4):
+        case, k, before = f"kills_deploy_{start}", start, []
+        registered(world, case, trained)
         arguments = {"model": case, "version": "1", "poll_interval": 0.2}
-        return world.run("deployment.DeployToLocalOperator", case, arguments, **more)
-
-    def first_try(k):
-        registered(world, f"kills_deploy_{k}", trained)
-        return deploy(f"kills_deploy_{k}", kill_after=k)
-
-    client = httpx.Client(trust_env=False, timeout=30)
-    for k, first in kill_at_every_step(first_try):
-        case = f"kills_deploy_{k}"
-        again = deploy(case) if first.signal else first
-        assert again.error is None, (first.steps, again)
-        assert again.result["phase"] == "promoted"
-        answer = client.post(again.result["endpoint"], json={"dataframe_records": [{"a": 3.0, "b": 0.0}]})
+        while True:
+            ended = world.run("deployment.DeployToLocalOperator", case, arguments, kill_after=k)
+            assert ended.error is None, ended.error
+            if ended.signal is None:
+                break
+            killed_after.add(ended.steps[-1])
+            k = k + 1 if ended.steps == before else start  # one that came no further is not killed there again
+            before = ended.steps
+        assert ended.result["phase"] == "promoted"
+        row = {"dataframe_records": [{"a": 3.0, "b": 0.0}]}
+        answer = httpx.post(ended.result["endpoint"], json=row, trust_env=False, timeout=30)
         assert answer.json()["predictions"][0][1] > 0.5
         assert answer.headers["x-model-version"] == "1"
         told = world.kinds(case)
-        assert told.count("rollout.started") == 1, (first.steps, told)
-        assert told.count("rollout.finished") == 1, (first.steps, told)
-        servers = [line for line in users_of(world.storage) if f"--name {case} " in line]
-        assert len(servers) == 1
+        assert told.count("rollout.started") == 1, told
+        assert told.count("rollout.finished") == 1, told
+        (server,) = (line for line in users_of(world.storage) if f"--name {case} " in line)
         LocalTarget(world.storage / "serving").act(case, ())
-        until(lambda case=case: not [line for line in users_of(world.storage) if f"--name {case} " in line])
-    client.close()
+        until(lambda server=server: server not in users_of(world.storage))
+    assert killed_after >= {
+        "download", "rollout state starting", "rollout wish", "journal rollout.started", "rollout state promoted",
+        "journal rollout.finished",
+    }  # fmt: skip
     world.nothing_is_left(servers=True)
 
 
