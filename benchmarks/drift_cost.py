@@ -137,7 +137,10 @@ def evidently(reference, current):
     try:
         if not python.exists():
             subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(CACHE)], check=True)
-        subprocess.run([uv, "pip", "install", "--quiet", "--python", str(python), "evidently", "pyarrow"], check=True)
+        # Evidently 0.7.23 installs pandas 3 and cannot be imported with it.
+        subprocess.run(
+            [uv, "pip", "install", "--quiet", "--python", str(python), "evidently", "pandas<3", "pyarrow"], check=True
+        )
         quiet = {**os.environ, "DO_NOT_TRACK": "1"}
         run, _ = process(str(python), "-W", "ignore", "-c", EVIDENTLY, reference, current, environment=quiet)
         versions = subprocess.run([uv, "pip", "freeze", "--python", str(python)], check=True, capture_output=True)
