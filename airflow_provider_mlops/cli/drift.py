@@ -86,11 +86,11 @@ def _reference(arguments: argparse.Namespace) -> DataProfile:
 
 
 def _say(report: DriftReport, *, as_json: bool) -> None:
-    from airflow_provider_mlops.drift.report import lines
-
     if as_json:
         print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
         return
+    from airflow_provider_mlops.drift.report import lines
+
     print(report.sentence)
     print()
     print("\n".join(lines(report)))
