@@ -52,7 +52,7 @@ def mlflow_server(folder: Path, *, admin: tuple[str, str] | None = None) -> Iter
         config = folder / "basic_auth.ini"
         config.write_text(
             f"[mlflow]\ndefault_permission = NO_PERMISSIONS\ndatabase_uri = sqlite:///{folder / 'auth.db'}\n"
-            f"admin_username = {admin[0]}\nauthorization_function = "
+            f"admin_username = {admin[0]}\nadmin_password = {admin[1]}\nauthorization_function = "
             "mlflow.server.auth:authenticate_request_basic_auth\n"
         )
         environment["MLFLOW_AUTH_CONFIG_PATH"] = str(config)
