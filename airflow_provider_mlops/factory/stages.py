@@ -298,14 +298,21 @@ def monitor_stage(pipeline: Pipeline, line: Line) -> None:
         return
     drift = spec.monitor.drift
     data = pipeline.data
+    judged: dict[str, Any] = {
+        "data": {**data, "columns": list(drift.columns)} if drift.columns else data,
+        "window": _duration(pipeline.window),
+        "as_of": _AS_OF,
+        "trailing": _duration(drift.trailing),
+        "max_rows": drift.max_rows,
+    }
+    if drift.served_by:
+        judged = {"served_by": list(drift.served_by)}
     check = line.add(
         "check",
         lambda name: CheckDataDriftOperator(
             task_id=name,
             model=spec.name,
-            data={**data, "columns": list(drift.columns)} if drift.columns else data,
-            window=_duration(pipeline.window),
-            as_of=_AS_OF,
+            **judged,
             ignore_shift_below=drift.ignore_shift_below,
             false_alarms_per_30_days=drift.false_alarms_per_30_days,
             checks_per_30_days=_checks_per_30_days(spec.monitor.schedule if spec.monitor else None),

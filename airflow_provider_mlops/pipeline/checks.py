@@ -12,7 +12,7 @@ from airflow_provider_mlops.pipeline.problems import Path, Problem
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from airflow_provider_mlops.pipeline.spec import PipelineSpec, RuleSpec
+    from airflow_provider_mlops.pipeline.spec import DriftSpec, PipelineSpec, RuleSpec
 
 __all__ = ["FORM_KEYS", "check"]
 
@@ -47,6 +47,7 @@ def _time(spec: PipelineSpec) -> Iterator[Problem]:
             ("data", "train_on"): data.train_on,
             ("validate", "fresh_within"): spec.validation.fresh_within,
             ("monitor", "window"): spec.monitor.window if spec.monitor else None,
+            ("monitor", "drift", "trailing"): spec.monitor.drift.trailing if spec.monitor else None,
         }
         for path, value in needs.items():
             if value is not None:
@@ -143,8 +144,21 @@ def _monitor(spec: PipelineSpec) -> Iterator[Problem]:
             f"{retrain.violating_windows} of the last {retrain.of_last} windows can never be. Write at most "
             f"{retrain.of_last}, or raise of_last.",
         )
-    if monitor is not None and monitor.drift.columns is not None and monitor.drift.exclude:
-        yield Problem(("monitor", "drift", "exclude"), "contradicts columns, which names what is watched. Keep one.")
+    if monitor is not None:
+        yield from _drift(monitor.drift)
+
+
+def _drift(drift: DriftSpec) -> Iterator[Problem]:
+    section: Path = ("monitor", "drift")
+    if drift.columns is not None and drift.exclude:
+        yield Problem((*section, "exclude"), "contradicts columns, which names what is watched. Keep one.")
+    for name in ("trailing", "max_rows", "columns"):
+        if drift.served_by is not None and getattr(drift, name) is not None:
+            yield Problem(
+                (*section, name),
+                "goes without served_by, whose servers count all inputs of all that they were asked since they "
+                "started. Take one of the two out.",
+            )
 
 
 def _steps(spec: PipelineSpec) -> Iterator[Problem]:

@@ -155,6 +155,10 @@ Import = Annotated[
         json_schema_extra={"title": "an import path (acme.operators.MemoOperator)"},
     ),
 ]
+Address = Annotated[
+    str,
+    Field(pattern=r"^https?://[^\s/]+/?$", json_schema_extra={"title": "the URL of a server (http://host:8100)"}),
+]
 Share = Annotated[float, Field(ge=0, le=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -383,6 +387,23 @@ class DriftSpec(Section):
         1.0, description="False alarms that one is willing to see in 30 days."
     )
     min_rows: Count = Field(50, description="Rows that a window needs to be judged.")
+    trailing: Duration | None = Field(
+        None,
+        description="Compare the window also with the time of this length just before it: finds sudden changes, and "
+        "tells them from gradual ones. Needs `timestamp`.",
+    )
+    max_rows: Count | None = Field(
+        None,
+        description="Of Parquet files with more rows only about so many are read, spread over files and time; at least "
+        "as many as `ignore_shift_below` takes.",
+    )
+    served_by: Annotated[tuple[Address, ...], Field(strict=False, min_length=1), AfterValidator(_distinct)] | None = (
+        Field(
+            None,
+            description="Watch what the deployed model is asked instead of the data at `path`: the addresses of all "
+            "its replicas, or of its router (`[http://127.0.0.1:8100]`). They count since they started.",
+        )
+    )
     columns: Columns | None = Field(None, description="Watch these columns only.")
     exclude: Columns = Field((), description="Do not watch these columns.")
 

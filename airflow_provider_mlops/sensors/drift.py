@@ -36,6 +36,9 @@ class DataDriftSensor(BaseSensorOperator):
         nothing tells when a table has changed. (templated)
     :param reference_profile: path or URL of a stored profile to compare with instead of the champion's. (templated)
     :param window: judge the newest span of this length, ``7d``; all rows without it. (templated)
+    :param trailing: compare the window also with the time of this length just before it, ``28d``. (templated)
+    :param max_rows: of Parquet files with more rows only about so many are read, spread over files and time; at least
+        as many as *ignore_shift_below* takes.
     :param ignore_shift_below: smallest change that matters, a share 0..1.
     :param false_alarms_per_30_days: expected number of false alarms that is accepted.
     :param checks_per_30_days: how many windows are checked in that time.
@@ -48,7 +51,15 @@ class DataDriftSensor(BaseSensorOperator):
     :param mlflow_conn_id: the MLflow connection.
     """
 
-    template_fields: Sequence[str] = ("model", "data", "reference_profile", "window", "exclude", "report_folder")
+    template_fields: Sequence[str] = (
+        "model",
+        "data",
+        "reference_profile",
+        "window",
+        "trailing",
+        "exclude",
+        "report_folder",
+    )
 
     def __init__(
         self,
@@ -57,6 +68,8 @@ class DataDriftSensor(BaseSensorOperator):
         data: Mapping[str, Any],
         reference_profile: str | None = None,
         window: str | None = None,
+        trailing: str | None = None,
+        max_rows: int | None = None,
         ignore_shift_below: float = 0.05,
         false_alarms_per_30_days: float = 1.0,
         checks_per_30_days: float = 30.0,
@@ -73,6 +86,8 @@ class DataDriftSensor(BaseSensorOperator):
         self.data = data
         self.reference_profile = reference_profile
         self.window = window
+        self.trailing = trailing
+        self.max_rows = max_rows
         self.ignore_shift_below = ignore_shift_below
         self.false_alarms_per_30_days = false_alarms_per_30_days
         self.checks_per_30_days = checks_per_30_days
@@ -161,6 +176,8 @@ class DataDriftSensor(BaseSensorOperator):
                 data=self.data,
                 reference_profile=self.reference_profile,
                 window=self.window,
+                trailing=self.trailing,
+                max_rows=self.max_rows,
                 ignore_shift_below=self.ignore_shift_below,
                 false_alarms_per_30_days=self.false_alarms_per_30_days,
                 checks_per_30_days=self.checks_per_30_days,

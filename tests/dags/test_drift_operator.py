@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import contextmanager
 from datetime import datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
@@ -29,6 +26,7 @@ from airflow_provider_mlops.errors import ConfigError, DataError, NotFoundError
 from airflow_provider_mlops.hooks.journal import JournalHook
 from airflow_provider_mlops.journal import model_stream, verify
 from airflow_provider_mlops.operators.drift import CheckDataDriftOperator, drift_asset
+from fakes.model_server import served
 
 START = datetime(2026, 1, 1)
 KEYS = {"verdict", "reason", "sentence", "top_columns", "report_uri", "data_digest", "window_end", "variation"}
@@ -275,31 +273,6 @@ def test_of_large_files_a_part_is_read(world, tmp_path):
     assert found["verdict"] == "drift"
     assert rows["current"] < rows["current_of"] == 7000
     assert f"{rows['current']:,} of 7,000 rows were read." in found["sentence"]
-
-
-@contextmanager
-def served(profile, version="1"):
-    """Serve *profile* as a model server does."""
-
-    class Answer(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.send_header("X-Model-Version", version)
-            self.end_headers()
-            self.wfile.write(profile.encode())
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def test_the_traffic_of_all_replicas_is_judged(world):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import time
 from datetime import datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -261,6 +264,17 @@ def test_it_resumes_without_what_the_deferral_kept(profile, lake):
 # In the worker
 
 
+def test_it_looks_at_the_time_before_the_window_and_at_a_part_of_the_rows(profile, lake):
+    drift_arrives(lake)
+    found = sensor(profile, lake, window="100d", trailing="30d", max_rows=1000, ignore_shift_below=0.2).execute(
+        context()
+    )
+    assert found["verdict"] == "drift"
+    report = json.loads(Path(unquote(urlsplit(found["report_uri"]).path)).with_name("report.json").read_text())
+    assert report["columns"]["amount"]["numbers"]["change"] in {"sudden", "gradual"}
+    assert "sampled" in report["notes"]
+
+
 def test_in_the_worker_it_pokes_until_drift(profile, lake):
     task = sensor(profile, lake, deferrable=False, poke_interval=0.05, timeout=60)
     assert not task.poke(context()).is_done
@@ -291,7 +305,7 @@ def test_it_asks_for_the_same_things_as_the_operator():
         return {name: p.default for name, p in inspect.signature(kind.__init__).parameters.items()}
 
     ours, theirs = arguments(DataDriftSensor), arguments(CheckDataDriftOperator)
-    assert set(theirs) - set(ours) == {"as_of", "asset", "max_rows", "served_by", "short_circuit", "trailing"}
+    assert set(theirs) - set(ours) == {"as_of", "asset", "served_by", "short_circuit"}
     assert set(ours) - set(theirs) == {"deferrable", "retries"}
     # The operator may be told where a model is served instead of where its data is; a sensor waits for files.
     assert all(ours[name] == theirs[name] for name in set(ours) & set(theirs) - {"data"})

@@ -232,6 +232,15 @@ def test_the_monitor_takes_steps_too(write):
     assert order(dag) == ["before_check", "check", "decide", "retrain"]
 
 
+def test_the_monitor_looks_where_and_how_the_file_says(write):
+    drift = {"trailing": "28d", "max_rows": 5000, "min_rows": 80}
+    check = build(write(monitor={"drift": drift}))["monitor"].get_task("check")
+    assert (check.trailing, check.max_rows, check.min_rows, check.served_by) == ("28d", 5000, 80, None)
+    drift = {"served_by": ["http://127.0.0.1:8100"], "exclude": ["age"]}
+    check = build(write(monitor={"drift": drift}))["monitor"].get_task("check")
+    assert (check.served_by, check.data, check.window, check.as_of) == (["http://127.0.0.1:8100"], None, None, None)
+
+
 @pytest.mark.parametrize(
     ("step", "message"),
     [

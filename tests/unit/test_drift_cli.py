@@ -13,9 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from airflow_provider_mlops.adapters.engines.embedded import EmbeddedEngine
 from airflow_provider_mlops.cli.drift import main as drift
 from airflow_provider_mlops.cli.main import main as mlops
+from airflow_provider_mlops.data import DataRef
 from airflow_provider_mlops.drift.profile import DataProfile
+from fakes.model_server import served
 
 START = datetime(2026, 1, 1)
 
@@ -167,6 +170,20 @@ def test_the_time_before_the_window_is_a_second_reference(data, capsys):
     }
 
 
+def test_what_a_model_was_asked_is_judged_in_place_of_data(data, capsys, tmp_path):
+    stored = tmp_path / "reference.json"
+    call(capsys, data["reference"], data["quiet"], "--time", "at", "--save-profile", stored)
+    layout = DataProfile.from_json(stored.read_text())
+    asked = EmbeddedEngine().window(DataRef(data["moved"]), layout=layout)
+    page = tmp_path / "report.html"
+    with served(asked.to_json()) as first, served(asked.to_json()) as second:
+        code, out, err = call(capsys, stored, "--served-by", first, second, "--json", "--html", page)
+    assert (code, err) == (0, "")
+    report = json.loads(out)
+    assert (report["top_columns"], report["rows"]["current"]) == (["amount"], 18_000)
+    assert f"{first}, {second} against" in page.read_text()
+
+
 def test_html_is_written_whole(data, capsys, tmp_path):
     page = tmp_path / "report.html"
     assert call(capsys, data["reference"], data["moved"], "--time", "at", "--html", page)[0] == 0
@@ -191,6 +208,11 @@ def damaged(folder):
         (lambda data, folder: [damaged(folder), data["quiet"]], "is no JSON"),
         (lambda data, folder: [data["reference"], data["quiet"], "--window", "7d"], "--window needs --time"),
         (lambda data, folder: [data["reference"], data["quiet"], "--trailing", "7d"], "--trailing needs --window"),
+        (lambda data, folder: [data["reference"]], "Name the data to judge, CURRENT, or the servers"),
+        (
+            lambda data, folder: [data["reference"], "--served-by", "http://127.0.0.1:1", "--max-rows", "9"],
+            "--max-rows goes without --served-by",
+        ),
         (lambda data, folder: [data["reference"], data["quiet"], "--max-rows", "-1"], "max_rows: expected"),
         (lambda data, folder: [data["reference"], data["quiet"], "--time", "att"], "'att'.*Did you mean 'at'"),
         (
@@ -213,9 +235,9 @@ def test_an_error_is_one_line_and_exit_code_2(data, capsys, tmp_path, arguments,
 
 def test_a_missing_argument_is_told_with_the_usage(capsys):
     with pytest.raises(SystemExit) as left:
-        drift(["reference.parquet"], prog="python -m airflow_provider_mlops.drift")
+        drift([], prog="python -m airflow_provider_mlops.drift")
     assert left.value.code == 2
-    assert "the following arguments are required: CURRENT" in capsys.readouterr().err
+    assert "the following arguments are required: REFERENCE" in capsys.readouterr().err
 
 
 def test_as_a_module_it_loads_nothing_heavy(data, tmp_path):

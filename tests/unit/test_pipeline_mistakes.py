@@ -205,6 +205,21 @@ MISTAKES = {
         {"data": "{path: x, label: y}", "monitor": "{window: 7d}"},
         "5: monitor.window: needs the time of a row. Name its column: data.timestamp: COLUMN.",
     ),
+    "trailing without time": (
+        {"data": "{path: x, label: y}", "monitor": "{drift: {trailing: 28d}}"},
+        "5: monitor.drift.trailing: needs the time of a row. Name its column: data.timestamp: COLUMN.",
+    ),
+    "a part of the rows of live traffic": (
+        {"monitor": '{drift: {served_by: ["http://127.0.0.1:8100"], max_rows: 1000}}'},
+        (
+            "5: monitor.drift.max_rows: goes without served_by, whose servers count all inputs of all that they were "
+            "asked since they started. Take one of the two out."
+        ),
+    ),
+    "a server that is no address": (
+        {"monitor": "{drift: {served_by: [models.example]}}"},
+        "5: monitor.drift.served_by[0]: expected the URL of a server (http://host:8100), got 'models.example'.",
+    ),
     "hold_out of days without time": (
         {"data": "{path: x, label: y, hold_out: 14d}"},
         (
