@@ -9,6 +9,7 @@ from airflow_provider_mlops.errors import DataError, NotFoundError
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Iterator
 
     from airflow_provider_mlops.adapters.journal.sql import SqlJournal
     from airflow_provider_mlops.journal import Entry, Journal
@@ -51,12 +52,18 @@ def check(arguments: Namespace) -> int:
     journal = _journal(arguments)
     streams = journal.streams()
     count = found = 0
-    for stream in sorted({*streams, *heads}):  # one at a time: all of them may not fit into memory
-        entries = journal.read(stream)
-        breaks = verify(entries, {stream: heads[stream]} if stream in heads else None)
+
+    def counted(entries: Iterator[Entry]) -> Iterator[Entry]:
+        nonlocal count
+        for entry in entries:
+            count += 1
+            yield entry
+
+    for stream in sorted({*streams, *heads}):
+        breaks = verify(counted(journal.scan(stream)), {stream: heads[stream]} if stream in heads else None)
         for fault in breaks:
             print(f"{fault.stream}: {fault.code}: {fault.sentence}")
-        count, found = count + len(entries), found + len(breaks)
+        found += len(breaks)
     if not count and not found:
         print("There is no entry: nothing was verified. Is this the journal that the deployment writes?")
         return _FOUND

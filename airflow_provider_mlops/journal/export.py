@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_mlops.errors import ConfigError, DataError, did_you_mean
 from airflow_provider_mlops.journal.narrative import tell
-from airflow_provider_mlops.journal.record import Head, canonical
+from airflow_provider_mlops.journal.record import Head
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -76,7 +76,7 @@ def _csv(entries: list[Entry]) -> str:
     writer = csv.writer(out, lineterminator="\r\n")
     writer.writerow(_COLUMNS)
     for entry in entries:
-        fields = {**_fields(entry), "payload": canonical(entry.record.payload)}
+        fields = {**_fields(entry), "payload": entry.record.text}
         writer.writerow([_cell(fields[column]) for column in _COLUMNS])
     return out.getvalue()
 

@@ -16,12 +16,13 @@ __all__ = ["Journal", "append_next", "model_stream", "read_intact"]
 class Journal(Protocol):
     """An append-only, hash-chained log of streams. Safe to use from many processes at once."""
 
-    def append(self, stream: str, expected_sequence: int, record: Record) -> Entry:
+    def append(self, stream: str, expected_sequence: int | None, record: Record) -> Entry:
         """
         Write *record* as entry ``expected_sequence + 1`` of *stream*, wholly or not at all.
 
-        :param expected_sequence: last sequence that the writer knew when it decided; 0 for an empty stream.
-        :raises ConflictError: the stream does not end there; nothing was written.
+        :param expected_sequence: last sequence that the writer knew when it decided; 0 for an empty stream; ``None``
+            for evidence that depends on nothing before it and is written at the end, wherever that is.
+        :raises ConflictError: the stream does not end there, or somebody else wrote just then; nothing was written.
         """
         ...
 
@@ -52,7 +53,7 @@ def append_next(journal: Journal, stream: str, record: Record, attempts: int = 5
     """
     for _ in range(attempts):
         try:
-            return journal.append(stream, journal.last_sequence(stream), record)
+            return journal.append(stream, None, record)
         except ConflictError as error:
             conflict = error
     raise ConflictError(f"{stream}: {attempts} attempts to append {record.kind!r} lost against others.") from conflict

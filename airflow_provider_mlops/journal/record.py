@@ -13,8 +13,9 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_mlops.errors import ConfigError, did_you_mean
@@ -27,7 +28,17 @@ __all__ = ["GENESIS", "Break", "Entry", "Head", "Record", "canonical", "check_na
 GENESIS: Final = "0" * 64  # the hash before the first entry of a stream
 _LONGEST_NAME = 500  # characters; what an index of every database takes
 _DEEPEST = 50  # levels of a payload
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 _PLAIN = frozenset({str, int, bool, type(None)})
+
+
+def _number(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is no JSON number")
+    return number
+
+
+_STORED = json.JSONDecoder(parse_float=_number, parse_constant=_number)
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,8 @@ class Record:
     at: datetime
     actor: str
     payload: Mapping[str, Any]
+    text: str = field(init=False, repr=False, compare=False)
+    """The payload as its canonical JSON: what is hashed and stored."""
 
     def __post_init__(self) -> None:
         check_name("kind", self.kind)
@@ -56,6 +69,22 @@ class Record:
             raise ConfigError(f"The payload of {self.kind!r} must be a mapping, got {type(self.payload).__name__}.")
         object.__setattr__(self, "at", self.at.astimezone(UTC))
         object.__setattr__(self, "payload", _plain(self.payload, f"{self.kind}: payload", 0))
+        object.__setattr__(self, "text", canonical(self.payload))
+
+    @classmethod
+    def stored(cls, kind: str, at: datetime, actor: str, text: str) -> Record:
+        """
+        Return the record whose payload is kept as *text*, which stays its text: also one that is not canonical.
+
+        :raises ValueError: the text is no JSON object, or the rest is no record.
+        """
+        payload = _STORED.decode(text)
+        if not isinstance(payload, dict):
+            raise ConfigError(f"The payload of {kind!r} must be a mapping, got {type(payload).__name__}.")
+        record = cls(kind, at, actor, {})
+        object.__setattr__(record, "payload", payload)
+        object.__setattr__(record, "text", text)
+        return record
 
 
 @dataclass(frozen=True)
@@ -110,7 +139,9 @@ def check_name(what: str, name: str) -> None:
 
     :raises ConfigError: it cannot.
     """
-    printable = isinstance(name, str) and all(c >= " " and c != "\x7f" and not "\ud800" <= c <= "\udfff" for c in name)
+    printable = isinstance(name, str) and (
+        name.isprintable() or all(c >= " " and c != "\x7f" and not "\ud800" <= c <= "\udfff" for c in name)
+    )
     if not printable or not 0 < len(name) <= _LONGEST_NAME:
         raise ConfigError(
             f"{name!r:.80} cannot be the {what} of a journal record: "
@@ -120,23 +151,23 @@ def check_name(what: str, name: str) -> None:
 
 def canonical(value: Any) -> str:
     """Return the one JSON text of *value*: keys sorted, no spaces, ASCII; equal values give equal text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def entry_hash(stream: str, sequence: int, record: Record, previous_hash: str) -> str:
-    """Return the SHA-256, in hexadecimal, of an entry's canonical JSON."""
-    body = {
-        "stream": stream,
-        "sequence": sequence,
-        "record": {
-            "kind": record.kind,
-            "at": record.at.isoformat(timespec="microseconds"),
-            "actor": record.actor,
-            "payload": record.payload,
-        },
-        "previous_hash": previous_hash,
-    }
-    return hashlib.sha256(canonical(body).encode()).hexdigest()
+    """
+    Return the SHA-256, in hexadecimal, of an entry's canonical JSON.
+
+    That is ``canonical({"stream", "sequence", "previous_hash", "record": {"kind", "at", "actor", "payload"}})``, put
+    together from the payload's text, which is the larger part and there already.
+    """
+    at = record.at.isoformat(timespec="microseconds")
+    body = (
+        f'{{"previous_hash":{_quoted(previous_hash)},'
+        f'"record":{{"actor":{_quoted(record.actor)},"at":"{at}","kind":{_quoted(record.kind)},"payload":{record.text}}},'
+        f'"sequence":{sequence},"stream":{_quoted(stream)}}}'
+    )
+    return hashlib.sha256(body.encode()).hexdigest()
 
 
 def verify(entries: Iterable[Entry], heads: Mapping[str, Head] | None = None) -> list[Break]:
@@ -146,61 +177,78 @@ def verify(entries: Iterable[Entry], heads: Mapping[str, Head] | None = None) ->
     :param heads: where streams ended at some earlier time, by stream. Only with them a cut tail, a removed stream, or a
         chain that was recomputed from some entry on can be found.
     """
-    streams: dict[str, list[Entry]] = {}
+    heads = heads or {}
+    streams: dict[str, _Stream] = {}
     for entry in entries:
-        streams.setdefault(entry.stream, []).append(entry)
-    for stream in heads or {}:
-        streams.setdefault(stream, [])
-    return [
-        fault for stream, rows in streams.items() for fault in _verify_stream(stream, rows, (heads or {}).get(stream))
-    ]
+        if entry.stream not in streams:
+            streams[entry.stream] = _Stream(entry.stream, heads.get(entry.stream))
+        streams[entry.stream].add(entry)
+    for stream in heads:
+        streams.setdefault(stream, _Stream(stream, heads[stream]))
+    return [fault for stream in streams.values() for fault in stream.breaks()]
 
 
-def _verify_stream(stream: str, rows: list[Entry], head: Head | None) -> list[Break]:
-    breaks: list[Break] = []
-    places = {row.hash: row.sequence for row in rows}
-    expected, previous = 1, GENESIS
-    for row in rows:
-        fault = None
+@dataclass
+class _Stream:
+    """What is known of a stream after some of its entries, of which it keeps no more than their hashes."""
+
+    name: str
+    head: Head | None
+    last: int = 0
+    last_hash: str = GENESIS
+    head_differs: bool = False
+    places: dict[str, int] = field(default_factory=dict)
+    faults: list[Break | Entry] = field(default_factory=list)  # an entry: one whose content does not fit its hash
+
+    def add(self, row: Entry) -> None:
+        expected = self.last + 1
         if row.sequence > expected:
             gone = (
                 f"Entry {expected} is"
                 if row.sequence == expected + 1
                 else f"Entries {expected}..{row.sequence - 1} are"
             )
-            breaks.append(Break(stream, expected, "removed", f"{gone} missing before entry {row.sequence}."))
+            self._fault(expected, "removed", f"{gone} missing before entry {row.sequence}.")
+        if entry_hash(self.name, row.sequence, row.record, row.previous_hash) != row.hash:
+            self.faults.append(row)
         elif row.sequence < expected:
-            fault = ("reordered", f"Entry {row.sequence} comes after entry {expected - 1}.")
-        if entry_hash(stream, row.sequence, row.record, row.previous_hash) != row.hash:
-            written_at = places.get(row.previous_hash, 0) + 1
-            if written_at != row.sequence and entry_hash(stream, written_at, row.record, row.previous_hash) == row.hash:
-                fault = ("reordered", f"Entry {row.sequence} was written as entry {written_at}.")
-            else:
-                fault = ("edited", f"The content of entry {row.sequence} does not fit its hash.")
-        elif fault is None and row.sequence == expected and row.previous_hash != previous:
-            fault = (
-                "replaced",
-                f"Entry {row.sequence} does not follow the entry before it: one of the two was replaced.",
+            self._fault(row.sequence, "reordered", f"Entry {row.sequence} comes after entry {expected - 1}.")
+        elif row.sequence == expected and row.previous_hash != self.last_hash:
+            sentence = f"Entry {row.sequence} does not follow the entry before it: one of the two was replaced."
+            self._fault(row.sequence, "replaced", sentence)
+        if self.head is not None and row.sequence == self.head.sequence and row.hash != self.head.hash:
+            self.head_differs = True
+        self.last, self.last_hash = row.sequence, row.hash
+        self.places[row.hash] = row.sequence
+
+    def breaks(self) -> list[Break]:
+        found = [self._named(fault) if isinstance(fault, Entry) else fault for fault in self.faults]
+        if self.head is None:
+            return found
+        if self.last < self.head.sequence:
+            sentence = (
+                f"The stream ends at entry {self.last}, but entry {self.head.sequence} was seen before: "
+                "the tail was cut off."
             )
-        if fault is not None:
-            breaks.append(Break(stream, row.sequence, *fault))
-        expected, previous = row.sequence + 1, row.hash
-    if head is not None:
-        breaks += _verify_head(stream, rows, head)
-    return breaks
+            return [*found, Break(self.name, self.last + 1, "removed", sentence)]
+        if self.head_differs:
+            sentence = (
+                f"Entry {self.head.sequence} has another hash than the one noted before: it, or one before it, "
+                "was replaced."
+            )
+            return [*found, Break(self.name, self.head.sequence, "replaced", sentence)]
+        return found
 
+    def _named(self, row: Entry) -> Break:
+        """Say of an entry that does not fit its hash whether it would where the one it follows says it was written."""
+        written_at = self.places.get(row.previous_hash, 0) + 1
+        if written_at != row.sequence and entry_hash(self.name, written_at, row.record, row.previous_hash) == row.hash:
+            sentence = f"Entry {row.sequence} was written as entry {written_at}."
+            return Break(self.name, row.sequence, "reordered", sentence)
+        return Break(self.name, row.sequence, "edited", f"The content of entry {row.sequence} does not fit its hash.")
 
-def _verify_head(stream: str, rows: list[Entry], head: Head) -> list[Break]:
-    last = rows[-1].sequence if rows else 0
-    if last < head.sequence:
-        sentence = f"The stream ends at entry {last}, but entry {head.sequence} was seen before: the tail was cut off."
-        return [Break(stream, last + 1, "removed", sentence)]
-    if any(row.sequence == head.sequence and row.hash != head.hash for row in rows):
-        sentence = (
-            f"Entry {head.sequence} has another hash than the one noted before: it, or one before it, was replaced."
-        )
-        return [Break(stream, head.sequence, "replaced", sentence)]
-    return []
+    def _fault(self, sequence: int, code: str, sentence: str) -> None:
+        self.faults.append(Break(self.name, sequence, code, sentence))
 
 
 def _plain(value: Any, path: str, depth: int) -> Any:

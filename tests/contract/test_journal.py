@@ -85,6 +85,13 @@ def test_streams_are_counted_apart(journal):
     assert [len(journal.read(stream)) for stream in journal.streams()] == [2, 1]
 
 
+def test_evidence_is_written_at_the_end_wherever_that_is(journal):
+    assert journal.append("model/churn", None, record()).sequence == 1
+    journal.append("model/churn", 1, record())
+    assert journal.append("model/churn", None, record()).sequence == 3
+    assert verify(journal.read("model/churn")) == []
+
+
 @pytest.mark.parametrize("expected", [0, 2, 7])
 def test_a_writer_who_decided_on_old_news_is_refused_and_nothing_is_written(journal, expected):
     journal.append("model/churn", 0, record())
@@ -206,8 +213,8 @@ def test_what_was_appended_outlives_a_kill_of_its_writer(sql):
 
 def test_append_next_says_so_when_it_never_wins():
     class Busy(MemoryJournal):
-        def last_sequence(self, stream):
-            return super().last_sequence(stream) + 1
+        def append(self, stream, expected_sequence, record):
+            raise ConflictError("Somebody else wrote first.")
 
     with pytest.raises(ConflictError, match=r"3 attempts to append 'drift\.checked' lost"):
         append_next(Busy(), "s", record(), attempts=3)
@@ -346,6 +353,34 @@ def test_a_row_changed_by_hand_is_found_and_named(sql, statement, breaks):
     assert [(fault.sequence, fault.code) for fault in verify(sql.read("model/churn"))] == breaks
     with pytest.raises(DataError, match="model/churn was changed from outside"):
         read_intact(sql, "model/churn")
+
+
+HAND_EDITS = ["payload = '{\"number\": 1e999}'", "payload = '{\"number\": NaN}'", "payload = '[3]'", "payload = x'00'"]
+HAND_EDITS += ["payload = payload || ' '", "previous_hash = x'00'", "hash = 7", "sequence = 'x'", "kind = x'00'"]
+
+
+@pytest.mark.parametrize("edit", HAND_EDITS)
+def test_a_row_of_a_file_edited_into_anything_is_a_break_and_no_crash(tmp_path, edit):
+    journal = SqlJournal(f"sqlite:///{tmp_path}/journal.db")
+    for number in range(3):
+        journal.append("s", number, record(number=number))
+    change(journal, f"UPDATE mlops_journal SET {edit} WHERE sequence = 2")
+    breaks = verify(journal.scan("s"))
+    assert {fault.code for fault in breaks} <= {"edited", "removed", "replaced", "reordered"}
+    assert 2 in {fault.sequence for fault in breaks}
+
+
+def test_a_scan_gives_what_a_read_gives(sql):
+    assert list(sql.scan("model/none")) == []
+    for number in range(5):
+        sql.append("model/churn", number, record(number=number))
+    assert list(sql.scan("model/churn")) == sql.read("model/churn")
+
+
+@pytest.mark.service("postgres")
+def test_a_scan_of_a_database_without_the_table_says_what_to_run(postgres_database):
+    with pytest.raises(ConfigError, match="Run `mlops journal migrate` once"):
+        list(SqlJournal(postgres_database).scan("s"))
 
 
 def test_two_rows_that_changed_places_are_both_named(sql):

@@ -13,11 +13,11 @@ class MemoryJournal:
         self.entries: dict[str, list[Entry]] = {}
         self._lock = threading.Lock()
 
-    def append(self, stream: str, expected_sequence: int, record: Record) -> Entry:
+    def append(self, stream: str, expected_sequence: int | None, record: Record) -> Entry:
         check_name("stream", stream)
         with self._lock:
             rows = self.entries.get(stream, [])
-            if len(rows) != expected_sequence:
+            if expected_sequence not in (None, len(rows)):
                 raise ConflictError(f"{stream} ends at entry {len(rows)}, not at {expected_sequence}.")
             entry = Entry.following(stream, len(rows) + 1, record, rows[-1].hash if rows else GENESIS)
             self.entries.setdefault(stream, []).append(entry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -94,6 +95,29 @@ def test_what_was_written_is_intact(payloads):
 @given(st.dictionaries(st.text(), JSON, max_size=4))
 def test_equal_payloads_have_one_text(payload):
     assert canonical(payload) == canonical(dict(reversed(payload.items())))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(), st.dictionaries(st.text(), JSON, max_size=4))
+def test_what_is_hashed_is_the_canonical_json_of_the_whole_entry(name, payload):
+    entry = Entry.following(name, 7, Record("k", AT, "me", payload), "0" * 64)
+    record = {"kind": "k", "at": "2026-03-01T00:00:00.000000+00:00", "actor": "me", "payload": payload}
+    whole = {"stream": name, "sequence": 7, "record": record, "previous_hash": "0" * 64}
+    assert entry.hash == hashlib.sha256(canonical(whole).encode()).hexdigest()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(st.text(), JSON, max_size=4))
+def test_a_stored_record_is_the_one_that_was_written(payload):
+    written = Record("k", AT, "me", payload)
+    read = Record.stored("k", AT, "me", written.text)
+    assert (read, read.text) == (written, written.text)
+
+
+@pytest.mark.parametrize("text", ["", "no json", "[1]", "1", '{"a": NaN}', '{"a": -Infinity}', '{"a": 1e999}'])
+def test_a_stored_text_that_is_no_payload_is_refused(text):
+    with pytest.raises(ValueError, match=r"Expecting value|must be a mapping|is no JSON number"):
+        Record.stored("k", AT, "me", text)
 
 
 @settings(max_examples=200, deadline=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -461,8 +462,9 @@ def test_an_unknown_version_is_named(world):
 
 def test_nothing_is_decided_on_a_journal_that_was_edited(world):
     world.promote("1", None)
-    entry = world.journal.entries[STREAM][1]
-    entry.record.payload["version"] = "5"
+    entries = world.journal.entries[STREAM]
+    record = entries[1].record
+    entries[1] = replace(entries[1], record=replace(record, payload={**record.payload, "version": "5"}))
     with pytest.raises(DataError, match="The content of entry 2 does not fit its hash"):
         world.promote("2", "1")
 

@@ -12,7 +12,6 @@ connection of a file moves the whole log into it, so every journal keeps its con
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import time
@@ -35,7 +34,7 @@ from sqlalchemy.exc import (
 )
 
 from airflow_provider_mlops.errors import ConfigError, ConflictError, ServiceError
-from airflow_provider_mlops.journal.record import GENESIS, Entry, Record, canonical, check_name
+from airflow_provider_mlops.journal.record import GENESIS, Entry, Record, check_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +44,7 @@ __all__ = ["SqlJournal"]
 _VERSION_TABLE: Final = "mlops_alembic_version"
 _BUSY_SECONDS: Final = 60.0  # how long a writer of a SQLite file waits for the others
 _CONFLICT_SECONDS: Final = 0.03
+_CHUNK: Final = 2000  # rows that are fetched at a time
 _JOURNAL: Final = sa.table(
     "mlops_journal",
     sa.column("stream", sa.String),
@@ -92,7 +92,7 @@ class SqlJournal:
     def __repr__(self) -> str:
         return f"SqlJournal({self._engine.url.render_as_string(hide_password=True)!r})"
 
-    def append(self, stream: str, expected_sequence: int, record: Record) -> Entry:
+    def append(self, stream: str, expected_sequence: int | None, record: Record) -> Entry:
         """Write *record* in one transaction, see `Journal.append`. A writer who lost is told so a moment later."""
         check_name("stream", stream)
         try:
@@ -102,7 +102,7 @@ class SqlJournal:
             time.sleep(random.uniform(0, _CONFLICT_SECONDS))
             raise
 
-    def _append(self, stream: str, expected_sequence: int, record: Record) -> Entry:
+    def _append(self, stream: str, expected_sequence: int | None, record: Record) -> Entry:
         if not self._table_exists():
             if not self._is_sqlite:
                 raise self._no_table()
@@ -114,9 +114,11 @@ class SqlJournal:
             .limit(1)
         )
         with self._connection() as connection:
+            if expected_sequence is None:
+                self._queue_up(connection, stream)
             last = connection.execute(newest).one_or_none()
             sequence, previous_hash = (last.sequence, last.hash) if last else (0, GENESIS)
-            if sequence != expected_sequence:
+            if expected_sequence not in (None, sequence):
                 raise ConflictError(f"{stream} ends at entry {sequence}, not at {expected_sequence}. Read it again.")
             entry = Entry.following(stream, sequence + 1, record, previous_hash)
             try:
@@ -128,14 +130,29 @@ class SqlJournal:
                 ) from error
         return entry
 
+    def _queue_up(self, connection: sa.Connection, stream: str) -> None:
+        """
+        Wait until nobody else appends at the end of *stream*, where the database can do that.
+
+        It saves those who come together from losing against each other; the table's primary key keeps the chain whole.
+        """
+        if self._is_sqlite:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        elif self._engine.dialect.name == "postgresql":
+            lock = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:stream, 0))")
+            connection.execute(lock, {"stream": stream})
+
     def read(self, stream: str, after: int = 0) -> list[Entry]:
         """Return the entries, see `Journal.read`. What is no record any more comes too, and never fits its hash."""
-        query = (
-            sa.select(_JOURNAL)
-            .where(_JOURNAL.c.stream == stream, _JOURNAL.c.sequence > after)
-            .order_by(_JOURNAL.c.sequence)
-        )
-        return [_entry(row) for row in self._select(query)]
+        return [_entry(row) for row in self._select(_rows_of(stream, after))]
+
+    def scan(self, stream: str) -> Iterator[Entry]:
+        """Give what `read` returns, one after the other: for a check of streams that may not fit into memory."""
+        if not self._found():
+            return
+        with self._connection() as connection:
+            for row in connection.execution_options(yield_per=_CHUNK).execute(_rows_of(stream, 0)):
+                yield _entry(row)
 
     def last_sequence(self, stream: str) -> int:
         """Return the newest sequence, see `Journal.last_sequence`."""
@@ -189,12 +206,17 @@ class SqlJournal:
                 return
 
     def _select(self, query: sa.Select[Any]) -> list[sa.Row[Any]]:
-        if not self._table_exists():
-            if not self._is_sqlite:
-                raise self._no_table()
+        if not self._found():
             return []
         with self._connection() as connection:
             return list(connection.execute(query))
+
+    def _found(self) -> bool:
+        """Return whether there is a table to read; a SQLite file without one was never written to."""
+        found = self._table_exists()
+        if not found and not self._is_sqlite:
+            raise self._no_table()
+        return found
 
     def _table_exists(self) -> bool:
         if self._is_sqlite and (inode := _inode(self._file)) != self._inode:
@@ -284,6 +306,11 @@ def _upgrade(connection: sa.Connection) -> None:
         context.run_migrations()
 
 
+def _rows_of(stream: str, after: int) -> sa.Select[Any]:
+    wanted = sa.select(_JOURNAL).where(_JOURNAL.c.stream == stream, _JOURNAL.c.sequence > after)
+    return wanted.order_by(_JOURNAL.c.sequence)
+
+
 def _row(entry: Entry) -> dict[str, Any]:
     return {
         "stream": entry.stream,
@@ -291,7 +318,7 @@ def _row(entry: Entry) -> dict[str, Any]:
         "kind": entry.record.kind,
         "at": entry.record.at.isoformat(timespec="microseconds"),
         "actor": entry.record.actor,
-        "payload": canonical(entry.record.payload),
+        "payload": entry.record.text,
         "previous_hash": entry.previous_hash,
         "hash": entry.hash,
     }
@@ -299,8 +326,10 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 def _entry(row: sa.Row[Any]) -> Entry:
     try:
-        record = Record(row.kind, datetime.fromisoformat(row.at), row.actor, json.loads(row.payload))
+        record = Record.stored(row.kind, datetime.fromisoformat(row.at), row.actor, row.payload)
     except (ValueError, TypeError, RecursionError):
         # Edited by hand into something that is no record: shown as it is, for `verify` to name.
         record = Record("unreadable", datetime.fromtimestamp(0, UTC), "unknown", {"row": repr(tuple(row))})
-    return Entry(row.stream, row.sequence, record, row.previous_hash, row.hash)
+    # SQLite keeps any type in any column.
+    sequence = row.sequence if isinstance(row.sequence, int) else 0
+    return Entry(row.stream, sequence, record, str(row.previous_hash), str(row.hash))
