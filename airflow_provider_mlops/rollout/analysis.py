@@ -19,6 +19,13 @@ had an event. If the canary's rate is ``g`` times the stable one's, an event is 
 
 Errors come in clusters: one broken caller fails a hundred times. Hence an error counts once per client and step, at
 the client's first, and only requests of clients without an error so far are at risk (a sequential log-rank test).
+
+Slow answers come in runs: while one process is stalled, whatever it was asked is late, whoever asked. Hence slowness is
+counted by spans of time in which both versions answered, and the event of a span is the *share* of its answers that
+were slow, 0..1. The products stay test martingales if spans are independent: for ``f`` in 0..1 with mean ``p``,
+``E exp(a f) <= 1 + p (e^a - 1)`` by convexity, just as if the span were one answer, slow with probability ``p``.
+A run of slow answers so weighs as many events as it lasts spans; both versions are seen in the same spans, so what
+stalls the whole machine, or depends on the load of the moment, falls upon both.
 """
 
 from __future__ import annotations
@@ -73,6 +80,8 @@ class Counts:
     :param first_errors: clients whose first error of the step was this version's.
     :param clients_with_error: distinct clients that had any error from this version.
     :param latency: answers per bin of `LATENCY_EDGES`, warm-up left out; empty when unknown.
+    :param pace: per bin of `LATENCY_EDGES`, the share of the answers that fell into it, summed over the spans of time
+        in which both versions answered; empty when unknown. All bins together are the number of these spans.
     """
 
     requests: float = 0
@@ -81,12 +90,13 @@ class Counts:
     first_errors: float = 0
     clients_with_error: float = 0
     latency: tuple[float, ...] = ()
+    pace: tuple[float, ...] = ()
 
     @property
     def usable(self) -> bool:
         """Whether every count is a finite number >= 0. Metric systems answer NaN for "nothing there"."""
-        numbers = (self.requests, self.errors, self.exposure, self.first_errors, self.clients_with_error, *self.latency)
-        return all(math.isfinite(number) and number >= 0 for number in numbers)
+        numbers = (self.requests, self.errors, self.exposure, self.first_errors, self.clients_with_error)
+        return all(math.isfinite(number) and number >= 0 for number in (*numbers, *self.latency, *self.pace))
 
 
 class FindingVerdict(StrEnum):
@@ -121,7 +131,7 @@ class Tally:
     The evidence so far: small, JSON-able, and enough to go on after a crash.
 
     :param counter: identity of the counters that *seen* was read from; other counters begin at zero.
-    :param seen: ``{"canary" | "stable": [requests, errors, exposure, first_errors, timed, slow]}`` at the last look.
+    :param seen: ``{"canary" | "stable": [requests, errors, exposure, first_errors, spans, slow]}`` at the last look.
     :param error_logs: log products of the error test, one per fault size; they run through the whole rollout.
     :param slow_logs: the same for slowness.
     :param health_logs: log products of the pass test, of this step.
@@ -167,7 +177,7 @@ class Tally:
             return self
         seen = {arm: self._row(counts) for arm, counts in arms.items()}
         gained = {arm: self._gained(arm, counter, row) for arm, row in seen.items()}
-        requests, errors, exposure, first_errors, timed, slow = gained["canary"]
+        requests, errors, exposure, first_errors, spans, slow = gained["canary"]
         after = replace(
             self,
             counter=counter,
@@ -180,7 +190,7 @@ class Tally:
             return after
         other = gained["stable"]
         rate = {"events": first_errors + other[3], "canary_events": first_errors, "share": _share(exposure, other[2])}
-        pace = {"events": slow + other[5], "canary_events": slow, "share": _share(timed, other[4])}
+        pace = {"events": slow + other[5], "canary_events": slow, "share": _share(spans, other[4])}
         return replace(
             after,
             stable_requests=self.stable_requests + other[0],
@@ -207,10 +217,10 @@ class Tally:
         return cls(**{**plain, **{name: tuple(plain[name]) for name in _LOGS if name in plain}})
 
     def _row(self, counts: Counts) -> tuple[float, ...]:
-        timed, slow = 0.0, 0.0
+        spans, slow = 0.0, 0.0
         if self.slow_bin is not None:
-            timed, slow = sum(counts.latency), sum(counts.latency[self.slow_bin + 1 :])
-        return (counts.requests, counts.errors, counts.exposure, counts.first_errors, timed, slow)
+            spans, slow = sum(counts.pace), sum(counts.pace[self.slow_bin + 1 :])
+        return (counts.requests, counts.errors, counts.exposure, counts.first_errors, spans, slow)
 
     def _gained(self, arm: str, counter: str, row: tuple[float, ...]) -> tuple[float, ...]:
         before = (self.seen or {}).get(arm)
@@ -320,8 +330,9 @@ def judge(plan: RolloutPlan, tally: Tally) -> tuple[Finding, Tally]:
         return Finding(FindingVerdict.UNHEALTHY, "more_errors", text, numbers), tally
     if slowness >= 1 / _ALPHA and tally.slow_bin is not None:
         text = (
-            f"The new version is slower: too many answers took longer than {_edge_text(tally.slow_bin)}, the stable "
-            f"version's 95th percentile (e-value {_finite(slowness):.3g}, limit {1 / _ALPHA:.0f})."
+            f"The new version is slower: in too many spans of time its answers took longer than "
+            f"{_edge_text(tally.slow_bin)}, the stable version's 95th percentile, more often than the stable version's "
+            f"own (e-value {_finite(slowness):.3g}, limit {1 / _ALPHA:.0f})."
         )
         return Finding(FindingVerdict.UNHEALTHY, "slower", text, numbers), tally
     if tally.requests == 0:

@@ -142,7 +142,7 @@ class Meter:
         self._latency.observe(seconds)
         self._answers += 1
         timed = seconds if self._answers > _WARM_UP else None
-        self.traffic.record(self.version, client=client, failed=status >= 500, seconds=timed)
+        self.traffic.record(self.version, client=client, failed=status >= 500, seconds=timed, at=time.perf_counter())
 
     def predicted(self, data: Any, predictions: Any) -> None:
         """Count what the model was asked and what it said. Never fails: to measure must not cost an answer."""

@@ -152,9 +152,9 @@ class ModelRouter:
             status, content, kind = await _ask(server, body, headers)
             if status is None:  # no connection: the request has not been seen, so another may have it
                 continue
-            seconds = time.perf_counter() - began
-            timed = seconds if server.warm() else None
-            self._traffic.record(version, client=client, failed=status >= 500, seconds=timed)
+            ended = time.perf_counter()
+            timed = ended - began if server.warm() else None
+            self._traffic.record(version, client=client, failed=status >= 500, seconds=timed, at=ended)
             await _respond(send, status, content, kind=kind, headers=self._names(version))
             return
         self._unserved += 1

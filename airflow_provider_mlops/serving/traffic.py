@@ -2,11 +2,16 @@
 Who answered what: exact shares of traffic, and the counts that a rollout is judged by.
 
 One event loop, no locks. The counts begin anew when the shares change, so a client's error counts once per step.
+
+Slow answers come in runs, whoever asks: while a process is stalled, everything that it was asked is late. So what is
+compared is not answers but spans of time in which several versions answered: each adds, per version, how the answers
+that ended in it were spread over the latency bins. A run of late answers weighs one span then, however many they are.
 """
 
 from __future__ import annotations
 
 import bisect
+import collections
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Shares", "Traffic"]
 
+_SPAN = 1.0  # seconds
 _CLIENTS_KEPT = 200_000  # beyond it new clients are still answered and judged, but no longer told apart in number
 
 
@@ -61,6 +67,15 @@ class _Arm:
         self.clients: set[str] = set()
         self.clients_with_error: set[str] = set()
         self.latency = [0] * (len(LATENCY_EDGES) + 1)
+        self.pace = [0.0] * (len(LATENCY_EDGES) + 1)
+        self.span = collections.Counter[int]()  # latency bins of the answers that ended in the present span
+
+    def close_span(self, *, shared: bool) -> None:
+        """Add the span that is over to the pace, if other versions answered in it too."""
+        if shared and (answers := self.span.total()):
+            for index, count in self.span.items():
+                self.pace[index] += count / answers
+        self.span.clear()
 
 
 class Traffic:
@@ -74,6 +89,7 @@ class Traffic:
     def __init__(self) -> None:
         self._arms: dict[str, _Arm] = {}
         self._failed: set[str] = set()
+        self._span = 0
         self.counter = ""
         self.restart()
 
@@ -83,13 +99,19 @@ class Traffic:
         self._failed = set()
         self.counter = uuid.uuid4().hex
 
-    def record(self, version: str, *, client: str, failed: bool, seconds: float | None) -> None:
+    def record(self, version: str, *, client: str, failed: bool, seconds: float | None, at: float) -> None:
         """
         Count one answer.
 
         :param failed: status 500 or above, or no answer.
         :param seconds: how long it took; ``None`` while the version warms up.
+        :param at: when it ended, seconds on a clock that never goes back.
         """
+        if (span := int(at // _SPAN)) != self._span:
+            shared = sum(bool(arm.span) for arm in self._arms.values()) > 1
+            for arm in self._arms.values():
+                arm.close_span(shared=shared)
+            self._span = span
         arm = self._arms.setdefault(version, _Arm())
         at_risk = client not in self._failed
         arm.requests += 1
@@ -97,7 +119,9 @@ class Traffic:
         if len(arm.clients) < _CLIENTS_KEPT:
             arm.clients.add(client)
         if seconds is not None:
-            arm.latency[bisect.bisect_left(LATENCY_EDGES, seconds)] += 1
+            index = bisect.bisect_left(LATENCY_EDGES, seconds)
+            arm.latency[index] += 1
+            arm.span[index] += 1
         if failed:
             arm.errors += 1
             arm.first_errors += at_risk
@@ -117,4 +141,5 @@ class Traffic:
             "clients_at_risk": len(arm.clients - self._failed),
             "clients_with_error": len(arm.clients_with_error),
             "latency": list(arm.latency),
+            "pace": list(arm.pace),
         }

@@ -1,9 +1,11 @@
 """The evidence: what it says when there is a fault, and how seldom it says so when there is none."""
 
 import math
+import random
 
 import numpy as np
 import pytest
+import stalls
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +30,12 @@ def counts(requests, errors=0, clients=None, latency=()):
     """Counts of independent requests, each by a client of its own."""
     failed = errors if clients is None else clients
     return Counts(requests, errors, requests, errors, failed, latency)
+
+
+def paced(spans, bin_counts):
+    """Counts of so many spans, with the answers of each spread over the bins in this way."""
+    total = sum(bin_counts.values())
+    return Counts(1000, pace=tuple(spans * count / total for count in at(bin_counts)))
 
 
 def at(bin_counts):
@@ -65,9 +73,17 @@ def test_a_look_says(canary, stable, expected):
 def test_a_slow_canary_is_found_and_a_slightly_slow_one_is_not():
     tally = Tally().freeze(counts(1000, latency=at({20: 950, 30: 50})))
     assert tally.slow_bin == 20
-    stable = counts(9000, latency=at({20: 8550, 30: 450}))
-    assert verdict(counts(1000, latency=at({20: 930, 30: 70})), stable, tally=tally)[1] != "slower"
-    assert verdict(counts(1000, latency=at({20: 800, 30: 200})), stable, tally=tally) == ("unhealthy", "slower")
+    stable = paced(400, {20: 95, 30: 5})
+    assert verdict(paced(400, {20: 93, 30: 7}), stable, tally=tally)[1] != "slower"
+    assert verdict(paced(400, {20: 80, 30: 20}), stable, tally=tally) == ("unhealthy", "slower")
+
+
+def test_a_stall_of_some_seconds_proves_nothing_however_many_it_keeps_waiting():
+    tally = Tally().freeze(counts(1000, latency=at({20: 1000})))
+    spans, late = 30, 5
+    canary = Counts(1000, pace=at({20: spans - late, 40: late}))
+    assert verdict(canary, Counts(9000, pace=at({20: spans})), tally=tally)[1] != "slower"
+    assert e_value(tally.look("c", canary, Counts(9000, pace=at({20: spans}))).slow_logs) < 6
 
 
 def test_a_client_that_fails_again_and_again_is_one_error():
@@ -189,3 +205,41 @@ def test_a_canary_with_five_times_the_errors_is_found_within_a_few_hundred_reque
     needed = [_simulate(rng, 5) for _ in range(100)]
     assert None not in needed
     assert np.median(needed) <= 400
+
+
+STALLS = {
+    "of the whole machine": {"machine": (20, 1)},
+    "of one process for a moment": {"process": (10, 0.3)},
+    "of one process for seconds": {"process": (60, 3)},
+    "of one client": {"client": (20, 1)},
+    "never, but one client asks for much": {"heavy": 10},
+}
+
+
+@pytest.mark.parametrize("disturbed", STALLS.values(), ids=STALLS)
+@pytest.mark.parametrize("percent", [10, 60])
+def test_stalls_do_not_roll_a_healthy_canary_back_more_often_than_the_budget_allows(disturbed, percent):
+    rng, runs = random.Random(9), 60
+    found = [stalls.slow_after(rng, percent=percent, **disturbed) for _ in range(runs)]
+    assert sum(after is not None for after in found) / runs <= 0.02
+
+
+def test_counted_by_answers_the_same_stalls_would_roll_it_back_often():
+    """Why answers are not counted: what this test sees is what users of such a rule would."""
+    rng, runs = random.Random(9), 60
+    found = [
+        stalls.slow_after(rng, by="latency", percent=10, **STALLS["of one process for seconds"]) for _ in range(runs)
+    ]
+    assert sum(after is not None for after in found) / runs > 0.1
+
+
+@pytest.mark.parametrize("percent", [10, 60])
+@pytest.mark.parametrize(("factor", "within"), [(5, 20), (2, 20)])
+def test_a_slower_canary_is_found_within_seconds_of_traffic(percent, factor, within):
+    rng = random.Random(10)
+    found = [
+        stalls.slow_after(rng, percent=percent, factor=factor, **STALLS["of one process for a moment"])
+        for _ in range(20)
+    ]
+    assert None not in found
+    assert sorted(found)[len(found) // 2] <= within

@@ -45,7 +45,7 @@ def test_a_client_is_at_risk_until_its_first_error_from_any_version():
         ("1", "ann", True),
         ("1", "bob", False),
     ]:
-        traffic.record(version, client=client, failed=failed, seconds=0.0101)
+        traffic.record(version, client=client, failed=failed, seconds=0.0101, at=0)
     one, two = traffic.counts("1"), traffic.counts("2")
     assert (one["requests"], one["errors"], one["exposure"], one["first_errors"]) == (3, 1, 2, 0)
     assert (two["requests"], two["errors"], two["exposure"], two["first_errors"]) == (2, 2, 1, 1)
@@ -56,18 +56,38 @@ def test_a_client_is_at_risk_until_its_first_error_from_any_version():
 @pytest.mark.parametrize(("seconds", "bin_"), [(0.0, 0), (0.001, 0), (0.0011, 1), (1e9, len(LATENCY_EDGES))])
 def test_a_latency_falls_into_its_bin(seconds, bin_):
     traffic = Traffic()
-    traffic.record("1", client="ann", failed=False, seconds=seconds)
+    traffic.record("1", client="ann", failed=False, seconds=seconds, at=0)
     assert traffic.counts("1")["latency"][bin_] == 1
 
 
 def test_warm_up_is_not_timed_and_a_restart_forgets():
     traffic = Traffic()
-    traffic.record("1", client="ann", failed=True, seconds=None)
+    traffic.record("1", client="ann", failed=True, seconds=None, at=0)
     assert sum(traffic.counts("1")["latency"]) == 0
     before = traffic.counter
     traffic.restart()
     assert traffic.counter != before
     assert traffic.counts("1")["requests"] == 0
+
+
+def test_a_span_of_time_weighs_the_same_however_many_answers_ended_in_it():
+    traffic = Traffic()
+    slow, fast = len(LATENCY_EDGES), 0
+    for at, version, seconds, times in [
+        (0.0, "1", 0, 1),
+        (0.5, "2", 0, 3),
+        (0.9, "2", 99, 1),
+        (1.0, "1", 0, 5),
+        (1.9, "2", 99, 40),  # a stall is over
+        (2.0, "2", 99, 7),  # nothing to compare it with
+        (3.0, "1", 0, 1),
+        (4.0, "1", 0, 1),
+    ]:
+        for _ in range(times):
+            traffic.record(version, client="ann", failed=False, seconds=seconds, at=at)
+    one, two = traffic.counts("1")["pace"], traffic.counts("2")["pace"]
+    assert (one[fast], one[slow]) == (2, 0)
+    assert (two[fast], two[slow]) == (0.75, 1.25)
 
 
 def test_metrics_of_several_servers_become_one_text():

@@ -161,6 +161,7 @@ def _arm(values: Mapping[str, Any]) -> Arm:
         first_errors=values["first_errors"],
         clients_with_error=values["clients_with_error"],
         latency=tuple(values["latency"]),
+        pace=tuple(values["pace"]),
     )
     return Arm(percent=values["percent"], ready=values["ready"], restarts=values["restarts"], counts=counts)
 
