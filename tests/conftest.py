@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 from services import postgres, postgres_database  # noqa: F401 - fixtures of every suite
 from services_mlflow import mlflow_server as start_mlflow_server
 
@@ -23,6 +24,10 @@ os.environ["AIRFLOW_HOME"] = _HOME
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "false"
 os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "false"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+# The same examples in every run, so that a failure is there again tomorrow; `--hypothesis-profile default` looks for new ones.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_mlops.drift import statistics
 
+HUNDREDTHS = st.integers(0, 100).map(lambda hundredths: hundredths / 100)
 CELLS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=4).filter(
     lambda cells: sum(a for a, _ in cells) > 0 and sum(b for _, b in cells) > 0
 )
@@ -176,7 +177,7 @@ def test_the_distance_of_a_block_is_its_ks_distance_from_the_others():
     assert statistics.block_distances(counts) == pytest.approx(expected)
 
 
-@given(st.lists(st.floats(0, 1), min_size=6, max_size=30), st.floats(0.01, 1))
+@given(st.lists(HUNDREDTHS, min_size=6, max_size=30), HUNDREDTHS.filter(bool))
 def test_the_rank_of_a_distance_bounds_its_p_only_where_a_block_moved_as_far(own, distance):
     as_far = sum(far >= distance for far in own)
     found = statistics.rank_p(distance, np.array(own))
