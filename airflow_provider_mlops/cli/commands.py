@@ -119,6 +119,13 @@ COMMANDS: tuple[Command, ...] = (
             ),
             argument("--columns", nargs="+", action="extend", metavar="NAME", help="look at these columns only"),
             argument("--exclude", nargs="+", action="extend", metavar="NAME", help="do not look at these columns"),
+            argument(
+                "--text-columns",
+                nargs="*",
+                action="extend",
+                metavar="NAME",
+                help="take these columns of REFERENCE, and no others, as text (length and kinds of characters)",
+            ),
             argument("--time", metavar="COLUMN", help="column with the event time of a row"),
             argument(
                 "--window",

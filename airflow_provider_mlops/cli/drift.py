@@ -100,6 +100,10 @@ def _reference(arguments: argparse.Namespace) -> DataProfile:
     from airflow_provider_mlops.drift.selection import select_columns
 
     if arguments.reference.endswith(".json"):
+        if arguments.text_columns is not None:
+            raise ConfigError(
+                "--text-columns says how a profile is made, and REFERENCE is one. Name the data that it was made of."
+            )
         profile = DataProfile.from_json(read_text(arguments.reference))
         return select_columns(profile, columns=arguments.columns, exclude=arguments.exclude or ())
     if arguments.window and not arguments.time:
@@ -107,7 +111,9 @@ def _reference(arguments: argparse.Namespace) -> DataProfile:
     columns = tuple(arguments.columns) if arguments.columns else None
     data = DataRef(path=arguments.reference, timestamp=arguments.time, columns=columns)
     block = parse_duration(arguments.window) if arguments.window else None
-    return EmbeddedEngine(max_rows=arguments.max_rows).reference(data, block=block, exclude=arguments.exclude or ())
+    return EmbeddedEngine(max_rows=arguments.max_rows).reference(
+        data, block=block, exclude=arguments.exclude or (), text=arguments.text_columns
+    )
 
 
 def _say(report: DriftReport, *, as_json: bool) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_mlops.drift.contract import ContractPolicy, Violation
     from airflow_provider_mlops.drift.profile import CategoryCounts, ColumnProfile, DataProfile
 
-__all__ = ["ColumnReport", "DriftPolicy", "DriftReport", "Variation", "Verdict", "check", "rows_needed"]
+__all__ = ["MEASURED", "ColumnReport", "DriftPolicy", "DriftReport", "Variation", "Verdict", "check", "rows_needed"]
 
 MAX_ALPHA = 0.2
 EXACT_BELOW = 50_000  # effective rows under which the exact law is worth its cost near the limit
@@ -288,6 +288,7 @@ class _Test:
     rows_needed: int | None  # when the window is too small for this test; None when it is not
     plain_p: float = 1.0
     trailing: bool = False  # against the trailing window
+    measure: str = ""  # of a text: what was compared
     numbers: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -382,9 +383,9 @@ def _judge(
     variances = _number_variances(reference, names, ask.blocks)
     found: dict[str, list[_Test]] = {}
     for name in names:
-        found[name] = [test for test in _column_tests(name, ask, variances.get(name)) if test is not None]
+        found[name] = [test for test in _column_tests(name, ask, variances) if test is not None]
         if sudden is not None and name in sudden.before.columns:
-            more = _column_tests(name, sudden, variances.get(name))
+            more = _column_tests(name, sudden, variances)
             found[name] += [replace(test, trailing=True) for test in more if test is not None]
     flat = [test for several in found.values() for test in several]
     adjusted = dict(
@@ -404,6 +405,10 @@ def _judge(
         name for name, several in found.items() if any(t.plain_p <= PLAIN_ALPHA for t in several if not t.trailing)
     )
     return _Judged(columns, plain, Variation.KNOWN if known else Variation.UNKNOWN, tests)
+
+
+_Variances = dict[tuple[str, str], statistics.BlockVariance]
+"""By column, and by the measure of a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,18 +434,24 @@ class _Ask:
 
 
 def _count_tests(reference: DataProfile) -> int:
-    """Return the number of tests, which the reference alone fixes: the distribution, the missing, the new values."""
+    """
+    Return the number of tests, which the reference alone fixes: the distribution, the missing, the new values.
+
+    Of a text each measure is a test of its own.
+    """
     per_column = {Family.NUMBER: 2, Family.BOOLEAN: 2, Family.TEXT: 3, Family.TIME: 1, Family.OTHER: 1}
-    return sum(1 if column.identifier else per_column[column.family] for column in reference.columns.values())
+    return sum(
+        1 + len(column.texts) if column.texts else 1 if column.identifier else per_column[column.family]
+        for column in reference.columns.values()
+    )
 
 
-def _column_tests(name: str, ask: _Ask, variance: statistics.BlockVariance | None) -> list[_Test | None]:
+def _column_tests(name: str, ask: _Ask, variances: _Variances) -> list[_Test | None]:
     column, window = ask.before.columns[name], ask.current.columns[name]
     tests: list[_Test | None] = [_missing_test(name, ask)]
     if not column.values or not window.values:
         return tests
-    if column.numbers is not None and window.numbers is not None:
-        tests.append(_number_test(name, ask, variance))
+    tests += [_number_test(name, measure, ask, variances.get((name, measure))) for measure in column.measures]
     if column.categories is not None and window.categories is not None:
         tests.append(_category_test(name, ask))
         if column.family is Family.TEXT:
@@ -448,23 +459,25 @@ def _column_tests(name: str, ask: _Ask, variance: statistics.BlockVariance | Non
     return tests
 
 
-def _number_variances(
-    reference: DataProfile, names: Sequence[str], blocks: npt.NDArray[np.int64]
-) -> dict[str, statistics.BlockVariance]:
+def _number_variances(reference: DataProfile, names: Sequence[str], blocks: npt.NDArray[np.int64]) -> _Variances:
     """Return the variance between blocks per numeric column that has values in enough blocks, moderated if many."""
-    found = {}
+    found: _Variances = {}
     for name in names:
-        numbers = reference.columns[name].numbers
-        if numbers is not None and (counts := _filled(numbers.blocks[blocks])).shape[0] >= MIN_BLOCKS:
-            rows = counts.sum(axis=1)
-            shares = counts.cumsum(axis=1) / rows[:, None]
-            found[name] = statistics.block_variance(shares, float(rows.mean()))
-    alike = [name for name, variance in found.items() if variance.blocks == blocks.size and variance.factor > 0]
+        for measure, numbers in reference.columns[name].measures.items():
+            if (counts := _filled(numbers.blocks[blocks])).shape[0] >= MIN_BLOCKS:
+                rows = counts.sum(axis=1)
+                shares = counts.cumsum(axis=1) / rows[:, None]
+                found[name, measure] = statistics.block_variance(shares, float(rows.mean()))
+    alike = [
+        key
+        for key, variance in found.items()
+        if variance.blocks == blocks.size and variance.factor > 0 and not key[1]  # measures of a text move together
+    ]
     if len(alike) >= MODERATE_FROM:
-        factors = np.array([found[name].factor for name in alike])
+        factors = np.array([found[key].factor for key in alike])
         moderated, degrees = statistics.moderate(factors, blocks.size - 1)
-        for name, factor in zip(alike, moderated.tolist(), strict=True):
-            found[name] = replace(found[name], factor=factor, degrees=degrees)
+        for key, factor in zip(alike, moderated.tolist(), strict=True):
+            found[key] = replace(found[key], factor=factor, degrees=degrees)
     return found
 
 
@@ -485,11 +498,8 @@ def _filled(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return filled
 
 
-def _number_test(name: str, ask: _Ask, variance: statistics.BlockVariance | None) -> _Test:
-    before, now = ask.before.columns[name].numbers, ask.current.columns[name].numbers
-    usual = ask.reference.columns[name].numbers
-    if before is None or now is None or usual is None:
-        raise TypeError(f"{name!r} has no numbers")
+def _number_test(name: str, measure: str, ask: _Ask, variance: statistics.BlockVariance | None) -> _Test:
+    before, now, usual = (side.columns[name].measures[measure] for side in (ask.before, ask.current, ask.reference))
     n, m = before.rows, now.rows
     effective = n * m / (n + m)
     distance = statistics.ks_distance(before.counts, now.counts)
@@ -515,7 +525,11 @@ def _number_test(name: str, ask: _Ask, variance: statistics.BlockVariance | None
         natural_limit=natural,
         rows_needed=_rows_needed(((reach + 0.42) / ask.floor) ** 2, n, m),
         plain_p=plain,
-        numbers={"mean_before": before.rounded_mean(), "mean_now": now.rounded_mean()},
+        measure=measure,
+        numbers={
+            f"{measure}_mean_before".lstrip("_"): before.rounded_mean(),
+            f"{measure}_mean_now".lstrip("_"): now.rounded_mean(),
+        },
     )
 
 
@@ -535,9 +549,9 @@ def rows_needed(reference: DataProfile, policy: DriftPolicy) -> int:
     level = policy.alpha / max(_count_tests(reference), 1)
     most = 0
     for column in reference.columns.values():
-        if column.numbers is not None and column.numbers.rows:
+        if column.measures and column.values:
             reach = math.sqrt(-math.log(level / 2) / 2)
-            effective, n = ((reach + 0.42) / policy.ignore_shift_below) ** 2, column.numbers.rows
+            effective, n = ((reach + 0.42) / policy.ignore_shift_below) ** 2, column.values
         elif column.categories is not None and column.categories.rows:
             n = column.categories.rows
             shares = np.array([*column.categories.counts.values(), column.categories.tail_rows]) / n
@@ -708,15 +722,17 @@ def _column_report(
     significant = [test for test in tests if adjusted[id(test)] <= alpha]
     fired = [test for test in significant if test.effect >= floor]
     untested = _untested(ask.reference.columns[name], ask.current.columns[name])
-    main = next((test for test in tests if test.reason == "distribution"), tests[0])
+    compared = [test for test in tests if test.reason == "distribution" and not test.trailing]
+    main = max(compared, key=lambda test: test.effect / test.limit, default=tests[0])
+    vague = max(compared, key=lambda test: test.natural_limit, default=tests[0])
     verdict, reason, needed = Verdict.NO_DRIFT, "steady", None
     if fired:
         main = min(fired, key=lambda test: (test.trailing, -test.effect / test.limit, test.p))
         verdict, reason = Verdict.DRIFT, main.reason
     elif untested:
         verdict, reason, counts = Verdict.INSUFFICIENT, untested, False
-    elif main.natural_limit > MOST_VARIATION:
-        verdict, reason = Verdict.INSUFFICIENT, "natural_variation"
+    elif vague.natural_limit > MOST_VARIATION:
+        main, verdict, reason = vague, Verdict.INSUFFICIENT, "natural_variation"
     elif main.rows_needed is not None:
         verdict, reason, needed = Verdict.INSUFFICIENT, "too_few_rows", main.rows_needed
     elif significant:
@@ -724,6 +740,8 @@ def _column_report(
     elif main.effect >= floor and main.natural_limit >= floor:
         reason = "usual"
     numbers = {key: value for test in tests if not test.trailing for key, value in test.numbers.items()}
+    if main.measure:
+        numbers["measure"] = main.measure
     sentence = _sentence(reason, main, floor)
     if any(test.trailing for test in tests):
         numbers |= _since(tests, fired, adjusted)
@@ -777,18 +795,19 @@ def _sentence(reason: str, test: _Test, floor: float) -> str:
     size = f"{test.effect:.3f} (95 % {low:.3f} .. {high:.3f})"
     most = numbers.get("most_moved")
     where = f"; {most!r} went from {numbers['share_before']:.1%} to {numbers['share_now']:.1%}" if most else ""
+    what = f"{name}, by its {MEASURED[test.measure]}," if test.measure else name
     missing = ""
     if test.reason == "missing_share":
         missing = f"{numbers['missing_before']:.1%} before, {numbers['missing_now']:.1%} now"
     return {
-        "distribution": f"{name} moved by {size}, and {test.limit:.3f} is the limit here{where}.",
+        "distribution": f"{what} moved by {size}, and {test.limit:.3f} is the limit here{where}.",
         "missing_share": f"The share of missing values of {name} changed: {missing}.",
         "new_values": f"{numbers.get('new_rows')} rows of {name} ({test.effect:.1%}) hold "
         f"{numbers.get('new_values')} values that the reference never held.",
-        "steady": f"{name} did not move: {size}.",
-        "usual": f"{name} moved by {size}, as the reference's own time blocks do; {test.limit:.3f} is the limit here.",
-        "too_small": f"{name} moved, but only by {size}; less than {floor:g} is ignored.",
-        "natural_variation": f"{name} varies so much between the reference's own time blocks that only a move of over "
+        "steady": f"{what} did not move: {size}.",
+        "usual": f"{what} moved by {size}, as the reference's own time blocks do; {test.limit:.3f} is the limit here.",
+        "too_small": f"{what} moved, but only by {size}; less than {floor:g} is ignored.",
+        "natural_variation": f"{what} varies so much between the reference's own time blocks that only a move of over "
         f"{min(1.0, test.limit):.2f} could be told from it. A longer reference helps.",
         "too_few_rows": f"{name} needs {test.rows_needed} rows in the window (and as many in the reference) to show a "
         f"move of {floor:g}; seen: {size}.",
@@ -797,6 +816,17 @@ def _sentence(reason: str, test: _Test, floor: float) -> str:
         "other_column": f"{name} holds values of a type that is not compared.",
         "no_values": f"{name} has no values to compare.",
     }[reason]
+
+
+MEASURED = {
+    "length": "length",
+    "digits": "number of digits",
+    "spaces": "number of spaces",
+    "punctuation": "number of punctuation marks",
+    "capitals": "number of capital letters",
+    "other": "number of characters beyond ASCII",
+}
+"""What is compared of a text, in words."""
 
 
 def _importance(reference: DataProfile, policy: DriftPolicy) -> dict[str, float]:

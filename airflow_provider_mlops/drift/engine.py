@@ -28,6 +28,7 @@ class Engine(Protocol):
         window: Window | None = None,
         block: timedelta | None = None,
         exclude: Sequence[str] = (),
+        text: Sequence[str] | None = None,
     ) -> DataProfile:
         """
         Choose bins for *data* and count it on them.
@@ -38,6 +39,9 @@ class Engine(Protocol):
         :param block: length of the time blocks, that is of the windows that will be compared. Without it, or without
             ``data.timestamp``, the natural variation between blocks stays unknown.
         :param exclude: further columns not to judge.
+        :param text: the columns to be taken as text (by length and characters) rather than as categories, and no
+            others; ``None`` leaves it to the values, see `drift.layout.without_identifiers`.
+        :raises ConfigError: *text* names a column that does not hold text.
         :raises DataError: no rows, or data that cannot be read.
         """
 

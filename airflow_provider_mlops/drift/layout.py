@@ -11,6 +11,8 @@ import numpy as np
 from airflow_provider_mlops.drift.counting import family_of, plain
 from airflow_provider_mlops.drift.counts import CategoryCounts, Family, NumberCounts, no_counts
 from airflow_provider_mlops.drift.profile import ColumnProfile, DataProfile
+from airflow_provider_mlops.drift.texts import measure, prose
+from airflow_provider_mlops.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +28,8 @@ __all__ = ["SAMPLE_ROWS", "Sample", "block_origin", "choose_edges", "choose_layo
 BINS = 256
 TAILS = (0.0001, 0.001, 0.999, 0.9999)
 MAX_CELLS = 255
-IDENTIFIER_SHARE = 0.5
+IDENTIFIER_SHARE = 0.5  # of the rows that hold a value of their own: above it the values are no categories
+_MAYBE = 0.45  # of a sample's rows: below it the share in all rows is practically never above
 SAMPLE_ROWS = 20_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -38,20 +41,28 @@ def choose_layout(
     exclude: Sequence[str] = (),
     block: timedelta | None = None,
     origin: datetime | None = None,
+    text: Sequence[str] | None = None,
 ) -> DataProfile:
     """
     Return a profile without counts whose bins fit *sample*, a random part of the reference.
 
     Numbers: one bin per value up to 256 values, else the sample's 1/256 quantiles and its 0.01 %, 0.1 %, 99.9 % and
     99.99 % ones; at 20,000 rows the gap between two distributions on these bins differs from the exact one by under
-    1e-4. Text: the 255 most frequent values are the cells that are counted per block.
+    1e-4. Text: the 255 most frequent values are the cells that are counted per block. Where most values may be seen
+    once, and hold spaces or characters beyond ASCII, their length and characters are counted as well;
+    `without_identifiers` decides between the two when all rows are counted.
 
+    :param text: the columns to be taken as text rather than as categories, and no others; ``None`` leaves it to the
+        values.
     :param exclude: columns that are known and not judged. *timestamp* is not judged either.
     :param block: length of the time blocks; they begin at *origin*. Both or neither.
     """
     left_out = {*exclude, timestamp}
+    _require_text(text or (), sample)
     columns = {
-        field_.name: _column_layout(sample.column(position), field_.type)
+        field_.name: _column_layout(
+            sample.column(position), field_.type, text=None if text is None else field_.name in text
+        )
         for position, field_ in enumerate(sample.schema)
         if field_.name not in left_out
     }
@@ -79,25 +90,37 @@ def block_origin(first: int | None, block: timedelta | None, window: Window | No
     return _EPOCH + timedelta(microseconds=first // step * step)
 
 
+def _require_text(names: Sequence[str], sample: pa.RecordBatch) -> None:
+    for name in names:
+        if name not in sample.schema.names:
+            near = did_you_mean(name, sample.schema.names)
+            raise ConfigError(f"text_columns: {name!r} is no column of the reference.{near} Name one that holds text.")
+        family = family_of(sample.schema.field(name).type)
+        if family is not Family.TEXT:
+            raise ConfigError(f"text_columns: {name!r} holds {family.value}, not text. Take it out.")
+
+
 def without_identifiers(profile: DataProfile) -> DataProfile:
     """
-    Return *profile* with its identifiers marked and their values dropped.
+    Return *profile* with every text column as a category, as text, or as an identifier.
 
-    A text column of which over half the rows hold a value that no other row holds names its rows; its values are
-    new in every window, and none of their counts says anything about drift.
+    Where over half the rows hold a value that no other row holds, the values are no categories: they are new in every
+    window, and none of their counts says anything about drift. Such a column is text if its length and characters were
+    counted; else it names its rows, and is an identifier.
     """
-    columns = {
-        name: replace(column, identifier=True, categories=None)
-        if column.categories is not None
-        and column.family is Family.TEXT
-        and column.categories.once + column.categories.tail_rows > IDENTIFIER_SHARE * column.categories.rows
-        else column
-        for name, column in profile.columns.items()
-    }
-    return replace(profile, columns=columns)
+    return replace(profile, columns={name: _settled(column) for name, column in profile.columns.items()})
 
 
-def _column_layout(array: pa.Array, type_: pa.DataType) -> ColumnProfile:
+def _settled(column: ColumnProfile) -> ColumnProfile:
+    categories = column.categories
+    if categories is None or column.family is not Family.TEXT:
+        return column
+    if categories.once + categories.tail_rows <= IDENTIFIER_SHARE * categories.rows:
+        return replace(column, texts=None)
+    return replace(column, identifier=column.texts is None, categories=None)
+
+
+def _column_layout(array: pa.Array, type_: pa.DataType, *, text: bool | None = None) -> ColumnProfile:
     import pyarrow.compute as pc  # noqa: PLC0415 - loads at use, never at parse time
 
     family = family_of(type_)
@@ -105,19 +128,31 @@ def _column_layout(array: pa.Array, type_: pa.DataType) -> ColumnProfile:
     values = plain(array).drop_null()
     if family is Family.NUMBER:
         numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
-        edges = choose_edges(numbers[np.isfinite(numbers)])
-        width = edges.size + 1
-        counts = NumberCounts(edges=edges, counts=np.zeros(width, dtype=np.int64), blocks=no_counts(width))
-        return replace(empty, numbers=counts)
+        return replace(empty, numbers=_bins(numbers[np.isfinite(numbers)]))
     if family is Family.BOOLEAN:
         return replace(empty, categories=CategoryCounts(cells=("false", "true"), counts={}, blocks=no_counts(3)))
     if family is Family.TEXT:
+        if text:
+            return replace(empty, texts=_text_bins(values))
         pairs = pc.value_counts(values)
         seen = zip(pairs.field("values").to_pylist(), pairs.field("counts").to_pylist(), strict=True)
         ranked = sorted(seen, key=lambda item: (-item[1], item[0]))
         cells = tuple(value for value, _ in ranked[:MAX_CELLS])
-        return replace(empty, categories=CategoryCounts(cells=cells, counts={}, blocks=no_counts(len(cells) + 1)))
+        empty = replace(empty, categories=CategoryCounts(cells=cells, counts={}, blocks=no_counts(len(cells) + 1)))
+        once = sum(count == 1 for _, count in ranked)
+        if text is None and once > _MAYBE * len(values) and prose(values):
+            return replace(empty, texts=_text_bins(values))
     return empty
+
+
+def _text_bins(values: pa.Array) -> dict[str, NumberCounts]:
+    return {name: _bins(found.astype(np.float64)) for name, found in measure(values).items()}
+
+
+def _bins(values: npt.NDArray[np.float64]) -> NumberCounts:
+    edges = choose_edges(values)
+    width = edges.size + 1
+    return NumberCounts(edges=edges, counts=np.zeros(width, dtype=np.int64), blocks=no_counts(width))
 
 
 def choose_edges(values: npt.NDArray[np.float64]) -> Edges:

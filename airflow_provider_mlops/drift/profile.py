@@ -25,6 +25,7 @@ from airflow_provider_mlops.drift.counting import (
     plain,
 )
 from airflow_provider_mlops.drift.counts import CategoryCounts, Family, NumberCounts, Spread, counts_array
+from airflow_provider_mlops.drift.texts import TextCounter
 from airflow_provider_mlops.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ __all__ = [
     "ProfileBuilder",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MIN_BLOCKS = 6  # fewer blocks cannot estimate a variance
 MIN_BLOCK_SHARE = 0.1  # a block with fewer rows than this share of the median block is a gap in the data
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -67,9 +68,11 @@ class ColumnProfile:
     :param block_missing: missing rows (null or NaN) per time block, shape ``(blocks,)``.
     :param retyped: rows that came with another family than the reference's, by that family.
     :param unparsed: rows of untyped text (CSV) that could not be read as *family*.
-    :param identifier: a text column of which most values are seen once. Only its nulls are counted.
+    :param identifier: a column of names of rows: most values are seen once, and they are no text either. Only its
+        nulls are counted.
     :param numbers: for `Family.NUMBER`.
-    :param categories: for `Family.TEXT` and `Family.BOOLEAN`, unless *identifier*.
+    :param categories: for `Family.BOOLEAN`, and for `Family.TEXT` unless most values are seen once.
+    :param texts: of text that is no category the counts of each of `texts.MEASURES`.
     """
 
     family: Family
@@ -81,6 +84,12 @@ class ColumnProfile:
     identifier: bool = False
     numbers: NumberCounts | None = None
     categories: CategoryCounts | None = None
+    texts: Mapping[str, NumberCounts] | None = None
+
+    @property
+    def measures(self) -> Mapping[str, NumberCounts]:
+        """What is compared as numbers: the numbers themselves, under no name, or the measures of a text."""
+        return {"": self.numbers} if self.numbers is not None else self.texts or {}
 
     @property
     def missing(self) -> int:
@@ -100,6 +109,7 @@ class ColumnProfile:
             identifier=self.identifier,
             numbers=self.numbers.empty() if self.numbers else None,
             categories=self.categories.empty() if self.categories else None,
+            texts={name: numbers.empty() for name, numbers in self.texts.items()} if self.texts else None,
         )
 
     def same_layout(self, other: ColumnProfile) -> bool:
@@ -110,9 +120,12 @@ class ColumnProfile:
             return np.array_equal(self.numbers.edges, other.numbers.edges)
         if self.categories and other.categories:
             return self.categories.cells == other.categories.cells
-        return (self.numbers is None) == (other.numbers is None) and (self.categories is None) == (
-            other.categories is None
-        )
+        if self.texts and other.texts:
+            return list(self.texts) == list(other.texts) and all(
+                np.array_equal(numbers.edges, other.texts[name].edges) for name, numbers in self.texts.items()
+            )
+        ours, theirs = ((side.numbers, side.categories, side.texts) for side in (self, other))
+        return all((one is None) == (two is None) for one, two in zip(ours, theirs, strict=True))
 
     def merge(self, other: ColumnProfile, spread: Spread) -> ColumnProfile:
         """Return the sum of two columns of the same layout."""
@@ -129,6 +142,9 @@ class ColumnProfile:
             categories=self.categories.merge(other.categories, spread)
             if self.categories and other.categories
             else None,
+            texts={name: numbers.merge(other.texts[name], spread) for name, numbers in self.texts.items()}
+            if self.texts and other.texts
+            else None,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -143,12 +159,13 @@ class ColumnProfile:
             "identifier": self.identifier,
             "numbers": self.numbers.to_dict() if self.numbers else None,
             "categories": self.categories.to_dict() if self.categories else None,
+            "texts": {name: numbers.to_dict() for name, numbers in self.texts.items()} if self.texts else None,
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ColumnProfile:
         """Return what `to_dict` wrote."""
-        numbers, categories = values["numbers"], values["categories"]
+        numbers, categories, texts = values["numbers"], values["categories"], values.get("texts")
         return cls(
             family=Family(values["family"]),
             rows=values["rows"],
@@ -159,6 +176,7 @@ class ColumnProfile:
             identifier=values["identifier"],
             numbers=NumberCounts.from_dict(numbers) if numbers else None,
             categories=CategoryCounts.from_dict(categories) if categories else None,
+            texts={name: NumberCounts.from_dict(counts) for name, counts in texts.items()} if texts else None,
         )
 
 
@@ -444,11 +462,11 @@ class _ColumnCounter:
         self._rows = self._null = self._unparsed = 0
         self._retyped: dict[str, int] = {}
         self._block_missing: dict[int, int] = {}
-        self._counter: NumberCounter | CategoryCounter | None = None
-        if layout.numbers is not None:
-            self._counter = NumberCounter(layout.numbers)
-        elif layout.categories is not None:
-            self._counter = CategoryCounter(layout.categories)
+        self._numbers = None if layout.numbers is None else NumberCounter(layout.numbers)
+        self._categories = None if layout.categories is None else CategoryCounter(layout.categories)
+        self._texts = None if layout.texts is None else TextCounter(layout.texts)
+        counters = (self._numbers, self._categories, self._texts)
+        self._counters = [counter for counter in counters if counter is not None]
 
     def add(self, array: pa.Array, block: int | None, *, typed: bool) -> None:
         array = plain(array)
@@ -459,19 +477,18 @@ class _ColumnCounter:
         if array.null_count == len(array):
             pass  # nulls alone have no type of their own
         elif family is self._layout.family:
-            if self._counter is not None:
-                missing = self._counter.add(array, block)
-        elif family is Family.TEXT and not typed and self._counter is not None:
+            for counter in self._counters:
+                missing = counter.add(array, block)
+        elif family is Family.TEXT and not typed and self._counters:
             parsed = parse_text(array, self._layout.family)
             self._unparsed += parsed.null_count - array.null_count
-            missing += self._counter.add(parsed.drop_null(), block)
+            missing += self._counters[0].add(parsed.drop_null(), block)
         else:
             self._retyped[family.value] = self._retyped.get(family.value, 0) + len(array) - array.null_count
         if block is not None:
             self._block_missing[block] = self._block_missing.get(block, 0) + missing
 
     def result(self, blocks: Sequence[int]) -> ColumnProfile:
-        counted = self._counter.result(blocks) if self._counter else None
         return replace(
             self._layout,
             rows=self._rows,
@@ -479,8 +496,9 @@ class _ColumnCounter:
             block_missing=np.array([self._block_missing.get(block, 0) for block in blocks], dtype=np.int64),
             retyped=dict(sorted(self._retyped.items())),
             unparsed=self._unparsed,
-            numbers=counted if isinstance(counted, NumberCounts) else None,
-            categories=counted if isinstance(counted, CategoryCounts) else None,
+            numbers=self._numbers.result(blocks) if self._numbers else None,
+            categories=self._categories.result(blocks) if self._categories else None,
+            texts=self._texts.result(blocks) if self._texts else None,
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_mlops.drift.check import Variation, Verdict
+from airflow_provider_mlops.drift.check import MEASURED, Variation, Verdict
 from airflow_provider_mlops.drift.plots import (
     Bar,
     category_bars,
@@ -311,19 +311,20 @@ def _size(column: ColumnReport) -> str:
 def _plottable(name: str, reference: DataProfile, current: DataProfile) -> bool:
     """Return whether both sides have a distribution to show."""
     sides = [side.columns[name] for side in (reference, current) if name in side.columns]
-    return len(sides) == 2 and all(
-        (side.numbers is not None or side.categories is not None) and side.values > 0 for side in sides
-    )
+    return len(sides) == 2 and all((side.measures or side.categories is not None) and side.values > 0 for side in sides)
 
 
 def _picture(column: ColumnReport, reference: ColumnProfile, current: ColumnProfile, full: Counts) -> str:
     missing = _missing(reference, current)
-    if reference.numbers and current.numbers:
-        bars, ends, gap = number_bars(reference.numbers, current.numbers, full)
+    measure = str(column.numbers.get("measure", next(iter(reference.measures), "")))
+    if measure in reference.measures and measure in current.measures:
+        bars, ends, gap = number_bars(reference.measures[measure], current.measures[measure], full)
         words = _gap_words(bars, ends, gap)
-        label = f"{column.name}: shares of rows in {len(bars)} ranges of values. {words}"
+        of = MEASURED[measure] if measure else "value"
+        label = f"{column.name}: shares of rows in {len(bars)} ranges of its {of}. {words}"
         plot = number_plot(bars, ends, gap, label=label)
-        return f"{plot}<p class=cut>{escape(words)}</p>{missing}{_numbers(bars)}"
+        shown = f'<p class="aside">Its {of}:</p>' if measure else ""
+        return f"{shown}{plot}<p class=cut>{escape(words)}</p>{missing}{_numbers(bars)}"
     if reference.categories and current.categories:
         bars = category_bars(reference.categories, current.categories, full)
         moved = max(bars, key=lambda bar: abs(bar.reference.value - bar.current.value))

@@ -29,7 +29,7 @@ from airflow_provider_mlops.operators.validation import ValidateDataOperator
 from airflow_provider_mlops.pipeline.spec import format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from airflow.providers.standard.operators.hitl import ApprovalOperator
     from airflow.sdk import BaseOperator
@@ -190,6 +190,7 @@ def training_stage(pipeline: Pipeline, line: Line, snapshot: BaseOperator) -> tu
                 runs_on=pipeline.runs_on,
                 run_timeout=pipeline.value("train.run_timeout", format_duration(spec.train.run_timeout)),
                 profile_block=_duration(pipeline.window),
+                profile_text_columns=_listed(spec.monitor.drift.text_columns) if spec.monitor else None,
                 request_key=_result(decide, "key"),
             ),
         )
@@ -429,6 +430,10 @@ def _contract(pipeline: Pipeline) -> dict[str, Any]:
     validation = pipeline.spec.validation
     found = validation.model_dump(exclude={"if_invalid"}, exclude_defaults=True, mode="json")
     return {key: value for key, value in sorted(found.items()) if value}
+
+
+def _listed(names: Sequence[str] | None) -> list[str] | None:
+    return None if names is None else list(names)
 
 
 def _duration(value: timedelta | None) -> str | None:

@@ -15,7 +15,7 @@ from airflow_provider_mlops.hooks.mlflow import MlflowHook
 from airflow_provider_mlops.hooks.settings import storage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import timedelta
     from pathlib import Path
 
@@ -47,6 +47,7 @@ class Training:
     runs_on: str | Mapping[str, Any]
     run_timeout: timedelta
     profile_block: timedelta | None
+    profile_text_columns: Sequence[str] | None
     request_key: str
     mlflow_conn_id: str
 
@@ -255,5 +256,6 @@ def _log_profile(training: Training, run: Run) -> None:
         replace(columns, path=training.data.uri),
         block=training.profile_block,
         exclude=[column for column in (columns.label, columns.timestamp, columns.entity) if column],
+        text=training.profile_text_columns,
     )
     MlflowHook(training.mlflow_conn_id).tracking.log_text(run.run_id, profile.to_json(), PROFILE_PATH)

@@ -39,6 +39,8 @@ class TrainOperator(MlopsOperator):
     :param run_timeout: the job is stopped after this time, ``30m`` or ``12h``. (templated)
     :param profile_block: length of the windows that will be checked for drift (``7d``): the profile then keeps counts
         per such span. (templated)
+    :param profile_text_columns: columns whose values are text, compared by length and kinds of characters, rather than
+        categories, and no others; without it their values decide. (templated)
     :param model: registered model whose journal records this training; the experiment's name without it. (templated)
     :param request_key: key of the decision that asked for this training. (templated)
     :param mlflow_conn_id: the MLflow connection.
@@ -58,6 +60,7 @@ class TrainOperator(MlopsOperator):
         "runs_on",
         "run_timeout",
         "profile_block",
+        "profile_text_columns",
         "model",
         "request_key",
     )
@@ -78,6 +81,7 @@ class TrainOperator(MlopsOperator):
         runs_on: str | Mapping[str, Any] = "process",
         run_timeout: str = "1h",
         profile_block: str | None = None,
+        profile_text_columns: Sequence[str] | None = None,
         model: str | None = None,
         request_key: str = "",
         mlflow_conn_id: str = "mlflow_default",
@@ -96,6 +100,7 @@ class TrainOperator(MlopsOperator):
         self.runs_on = runs_on
         self.run_timeout = run_timeout
         self.profile_block = profile_block
+        self.profile_text_columns = profile_text_columns
         self.model = model
         self.request_key = request_key
         self.mlflow_conn_id = mlflow_conn_id
@@ -124,6 +129,7 @@ class TrainOperator(MlopsOperator):
                 runs_on=self.runs_on,
                 run_timeout=parse_duration(self.run_timeout),
                 profile_block=parse_duration(self.profile_block) if self.profile_block else None,
+                profile_text_columns=self.profile_text_columns,
                 request_key=self.request_key,
                 mlflow_conn_id=self.mlflow_conn_id,
             ),

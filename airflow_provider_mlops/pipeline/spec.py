@@ -406,6 +406,12 @@ class DriftSpec(Section):
     )
     columns: Columns | None = Field(None, description="Watch these columns only.")
     exclude: Columns = Field((), description="Do not watch these columns.")
+    text_columns: Columns | None = Field(
+        None,
+        description="Columns that hold text, to be compared by length and kinds of characters; all other strings are "
+        "categories. Without the key their values decide: text is what holds words and is hardly ever the same twice. "
+        "Takes effect with the next training.",
+    )
 
 
 class MonitorSpec(Section):

@@ -229,6 +229,7 @@ def wide(days, seed, moved=0.0):
         "NULL",
         "a;--",
     ]
+    letters = [*map(chr, range(9, 14)), *map(chr, range(32, 127)), *"é日🌧\u200d\x1f\xa0\u2003"]
     edges = [5e-324, -5e-324, 0.0, -0.0, 1e-200, 1e140, -1e140, 0.1, 1 / 3, 2**53 + 2.0]
     return pa.table(
         {
@@ -244,6 +245,10 @@ def wide(days, seed, moved=0.0):
             "flag": pa.array(rng.random(n) < 0.2 + moved / 10, mask=rng.random(n) < 0.1),
             "word": pa.array([pick.choice(words) for _ in range(n)], mask=rng.random(n) < 0.1),
             "code": pa.array([f"c{int(v)}" for v in rng.zipf(1.5, n).clip(0, 900)]),
+            "note": pa.array(
+                ["a " + "".join(pick.choices(letters, k=pick.randrange(40))) for _ in range(n)],
+                mask=rng.random(n) < 0.1,
+            ),
             "mostly_null": pa.array(rng.normal(size=n), mask=rng.random(n) < 0.95),
             "void": pa.nulls(n, pa.float64()),
             "constant": np.ones(n),
@@ -379,6 +384,16 @@ def test_what_is_broken_is_seen(engine, data, name, code, request):
         assert report.reason == code
 
 
+def test_text_is_counted_by_its_length_and_characters(engine, data):
+    columns = {"columns": ("note",), "timestamp": None, "label": None}
+    reference = engine.reference(data("wide", **columns), text=["note"])
+    texts = reference.columns["note"].texts
+    assert list(texts) == ["length", "digits", "spaces", "punctuation", "capitals", "other"]
+    assert {counts.rows for counts in texts.values()} == {reference.columns["note"].values}
+    assert (texts["length"].minimum, texts["length"].maximum) == (2, 41)
+    assert engine.window(data("wide", **columns), layout=reference).columns["note"].texts["other"].rows > 1000
+
+
 def test_profiles_of_parts_merge_to_the_profile_of_the_whole(engine, data):
     reference = engine.reference(data("before"), block=DAY)
     middle = ORIGIN + 9 * DAY
@@ -449,9 +464,9 @@ def plain(profile, *, without=()):
     """Return all of a profile but what follows from the order in which floats are added up."""
     values = profile.to_dict()
     for name, column in values["columns"].items():
-        if column["numbers"]:
-            for moment in ("mean", "m2"):
-                del column["numbers"][moment]
+        for numbers in [column["numbers"], *(column["texts"] or {}).values()]:
+            for moment in ("mean", "m2") if numbers else ():
+                del numbers[moment]
         if name in without:
             column.clear()
     return values
@@ -463,6 +478,8 @@ def test_the_whole_reference_is_the_same(place, fake):
     assert plain(left) == plain(right)
     assert len(left.blocks) == 12
     assert left.columns[PLANTED].rows == left.rows
+    assert left.columns["note"].texts
+    assert left.columns["note"].categories is None
     for name, column in right.columns.items():
         if column.numbers and name != "void":
             assert left.columns[name].numbers.mean == pytest.approx(column.numbers.mean, rel=1e-6, abs=1e-9)

@@ -34,7 +34,7 @@ class MemoryEngine:
                     table, times = table.filter(mask), times.filter(mask)
         return table
 
-    def reference(self, data, *, window=None, block=None, exclude=()):
+    def reference(self, data, *, window=None, block=None, exclude=(), text=None):
         table = self._rows(data, window)
         if not table.num_rows:
             raise DataError(f"The reference {data.path!r} has no rows, so nothing can be compared with it.")
@@ -57,7 +57,9 @@ class MemoryEngine:
         sample = Sample()
         for batch in table.to_batches(max_chunksize=65_536):
             sample.add(batch)
-        layout = choose_layout(sample.batch(), timestamp=data.timestamp, exclude=left_out, block=block, origin=origin)
+        layout = choose_layout(
+            sample.batch(), timestamp=data.timestamp, exclude=left_out, block=block, origin=origin, text=text
+        )
         return without_identifiers(self._count(table, layout))
 
     def window(self, data, *, layout, window=None):

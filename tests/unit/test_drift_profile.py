@@ -310,8 +310,15 @@ def test_a_gap_in_the_data_is_no_block():
 
 def test_a_newer_profile_is_refused_with_the_way_out():
     text = json.dumps({**profile_of().to_dict(), "schema": SCHEMA_VERSION + 1})
-    with pytest.raises(DataError, match=r"schema 2; this version .* reads up to 1\. Upgrade the package"):
+    with pytest.raises(DataError, match=r"schema \d+; this version .* reads up to \d+\. Upgrade the package"):
         DataProfile.from_json(text)
+
+
+def test_a_profile_of_the_first_form_is_read():
+    values = profile_of().to_dict()
+    for column in values["columns"].values():
+        del column["texts"]
+    assert DataProfile.from_json(json.dumps({**values, "schema": 1})) == profile_of()
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,8 @@ class Dialect:
     :param end: what closes it again; nothing where the connection's own rollback does.
     :param bucket: number of edges below the number ``{0}``, where there is a function for it: ``{1}`` is the count of
         edges, ``{2}`` the negated edges, ascending, with commas.
+    :param removes: whether ``TRANSLATE(text, characters, '')`` removes characters; where not, each is replaced by
+        nothing.
     :param modulo: remainder of the whole numbers ``{0}`` and ``{1}``.
     :param files: the files at the quoted path ``{0}`` as a table; ``None`` where only tables can be read.
     :param exact_decimals: whether every decimal literal becomes the nearest double.
@@ -71,6 +73,7 @@ class Dialect:
     begin: tuple[str, ...] = ()
     end: tuple[str, ...] = ()
     bucket: str | None = None
+    removes: bool = True
     modulo: str = "MOD({0}, {1})"
     files: str | None = None
     exact_decimals: bool = True
@@ -124,6 +127,13 @@ class Dialect:
         if start < len(value) or not parts:
             parts.append(f"'{value[start:]}'")
         return parts[0] if len(parts) == 1 else f"({' || '.join(parts)})"
+
+    def holds(self, text: str, characters: str) -> str:
+        """Return how many of *characters* the expression *text* holds, each as often as it occurs."""
+        if self.removes:
+            return f"(LENGTH({text}) - LENGTH(TRANSLATE({text}, {self.string(characters)}, '')))"
+        each = " - ".join(f"LENGTH(REPLACE({text}, {self.string(character)}, ''))" for character in characters)
+        return f"({len(characters)} * LENGTH({text}) - {each})"
 
     def instant(self, value: datetime, kind: TimeKind, column: str) -> tuple[str, str]:
         """Return the two sides of a comparison of the quoted *column* with the aware instant *value*."""
@@ -234,6 +244,7 @@ DIALECTS: Mapping[str, Dialect] = {
             character="CHAR",
             begin=("PRAGMA query_only = ON", "BEGIN"),
             end=("ROLLBACK", "PRAGMA query_only = OFF"),
+            removes=False,
             modulo="({0} % {1})",
             exact_decimals=False,
         ),

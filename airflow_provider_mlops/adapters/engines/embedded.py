@@ -42,6 +42,7 @@ class EmbeddedEngine:
         window: Window | None = None,
         block: timedelta | None = None,
         exclude: Sequence[str] = (),
+        text: Sequence[str] | None = None,
     ) -> DataProfile:
         """Choose bins for *data* and count it on them; reads it twice. See `drift.engine.Engine.reference`."""
         found = schema(data.path)
@@ -74,7 +75,12 @@ class EmbeddedEngine:
                 f"The reference {data.path!r} has no rows{_in(window)}, so nothing can be compared with it."
             )
         layout = choose_layout(
-            rows, timestamp=data.timestamp, exclude=left_out, block=block, origin=block_origin(first, block, window)
+            rows,
+            timestamp=data.timestamp,
+            exclude=left_out,
+            block=block,
+            origin=block_origin(first, block, window),
+            text=text,
         )
         builder = ProfileBuilder(layout)
         for batch in scan(

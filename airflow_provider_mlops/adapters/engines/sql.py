@@ -75,6 +75,7 @@ class SqlEngine:
         window: Window | None = None,
         block: timedelta | None = None,
         exclude: Sequence[str] = (),
+        text: Sequence[str] | None = None,
     ) -> DataProfile:
         """Choose bins for *data* and count it on them. See `drift.engine.Engine.reference`."""
         left_out = tuple(dict.fromkeys(name for name in (data.label, data.entity, *exclude) if name is not None))
@@ -96,6 +97,7 @@ class SqlEngine:
                 exclude=left_out,
                 block=block,
                 origin=block_origin(first, block, window),
+                text=text,
             )
             return without_identifiers(session.count(source, times, layout, found))
 
@@ -362,7 +364,8 @@ class _Session:
         for name, column in layout.columns.items():
             if name in found:
                 odd = self._odd(name, found[name], column.family)
-                arms.append(Arm(name, column, odd, mixed=found[name].mixed))
+                measures = ("", *(column.texts or ()))
+                arms += [Arm(name, column, odd, mixed=found[name].mixed, measure=measure) for measure in measures]
         blocks = None
         if layout.block is not None and layout.origin is not None:
             origin = (datetime.fromisoformat(layout.origin) - _EPOCH) // timedelta(microseconds=1)

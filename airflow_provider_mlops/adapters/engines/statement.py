@@ -21,6 +21,7 @@ from airflow_provider_mlops.drift.counts import (
     NumberCounts,
     merge_moments,
 )
+from airflow_provider_mlops.drift.texts import CLASSES, LENGTH, OTHER
 from airflow_provider_mlops.errors import DataError
 
 if TYPE_CHECKING:
@@ -71,19 +72,21 @@ class Blocks:
 @dataclass(frozen=True, slots=True)
 class Arm:
     """
-    One column to count.
+    One column to count, or one measure of a text column.
 
     :param name: the column.
     :param layout: its bins.
     :param odd: expression that is null for a value of the layout's family, else the code of its own; ``None`` when
         every value is of that family.
     :param mixed: whether *odd* differs from row to row.
+    :param measure: one of `texts.MEASURES`; without it the column's rows, nulls, and values unless they are text.
     """
 
     name: str
     layout: ColumnProfile
     odd: str | None = None
     mixed: bool = False
+    measure: str = ""
 
 
 def moment(microseconds: int) -> datetime:
@@ -138,6 +141,9 @@ class _Writer:
 
     def arm(self, number: int, arm: Arm) -> list[str]:
         retyped = arm.odd is not None and not arm.mixed
+        if arm.measure:
+            counted = (arm.layout.texts or {})[arm.measure]
+            return [] if retyped else [self._numbers(number, arm, counted.edges)]
         if arm.layout.numbers is not None and not retyped:
             return [self._numbers(number, arm, arm.layout.numbers.edges)]
         if arm.layout.categories is not None and not retyped:
@@ -178,7 +184,7 @@ class _Writer:
 
     def _numbers(self, number: int, arm: Arm, edges: Edges) -> str:
         d = self._dialect
-        value = f"CAST({d.identifier(arm.name)} AS {d.double})"
+        value = f"CAST({self._measure(arm)} AS {d.double})"
         if arm.odd:
             value = f"CASE WHEN ({arm.odd}) IS NULL THEN {value} END"
         nan = f"WHEN {d.is_nan.format('x')} THEN {_NAN} " if d.is_nan else ""
@@ -210,6 +216,19 @@ class _Writer:
             return f"CASE WHEN x <= {edge} THEN {halve(low, middle)} ELSE {halve(middle + 1, high)} END"
 
         return halve(0, len(edges))
+
+    def _measure(self, arm: Arm) -> str:
+        """Return the number, or the measure of the text."""
+        d = self._dialect
+        column = d.identifier(arm.name)
+        if not arm.measure:
+            return column
+        text = f"({d.exact_text.format(column)})"
+        if arm.measure == LENGTH:
+            return f"LENGTH({text})"
+        if arm.measure == OTHER:
+            return f"LENGTH({text}) - {d.holds(text, ''.join(CLASSES.values()))}"
+        return d.holds(text, CLASSES[arm.measure])
 
     def _value(self, arm: Arm) -> str:
         d = self._dialect
@@ -282,7 +301,13 @@ def fold(rows: Iterable[Sequence[Any]], layout: DataProfile, arms: Sequence[Arm]
     place = {block: position for position, block in enumerate(blocks)}
     columns = {name: _empty(column, len(blocks)) for name, column in layout.columns.items()}
     for number, arm in enumerate(arms):
-        columns[arm.name] = _column(columns[arm.name], parts[number], place, rows_total=total)
+        found = columns[arm.name]
+        if arm.measure:
+            texts = found.texts or {}
+            counted = _numbers(texts[arm.measure], parts[number], place)
+            columns[arm.name] = replace(found, texts={**texts, arm.measure: counted})
+        else:
+            columns[arm.name] = _column(found, parts[number], place, rows_total=total)
     return replace(
         layout,
         rows=total,
@@ -297,12 +322,17 @@ def fold(rows: Iterable[Sequence[Any]], layout: DataProfile, arms: Sequence[Arm]
 def _empty(column: ColumnProfile, blocks: int) -> ColumnProfile:
     """Return *column* with zeros, for so many blocks too."""
     column = column.empty()
-    numbers, categories = column.numbers, column.categories
-    if numbers is not None:
-        numbers = replace(numbers, blocks=np.zeros((blocks, numbers.counts.size), dtype=np.int64))
+    categories = column.categories
+
+    def spread(numbers: NumberCounts) -> NumberCounts:
+        return replace(numbers, blocks=np.zeros((blocks, numbers.counts.size), dtype=np.int64))
+
+    numbers = spread(column.numbers) if column.numbers else None
+    texts = {name: spread(counts) for name, counts in column.texts.items()} if column.texts else None
     if categories is not None:
         categories = replace(categories, blocks=np.zeros((blocks, len(categories.cells) + 1), dtype=np.int64))
-    return replace(column, block_missing=np.zeros(blocks, dtype=np.int64), numbers=numbers, categories=categories)
+    missing = np.zeros(blocks, dtype=np.int64)
+    return replace(column, block_missing=missing, numbers=numbers, categories=categories, texts=texts)
 
 
 def _column(
