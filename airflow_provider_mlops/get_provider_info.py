@@ -34,6 +34,7 @@ def get_provider_info() -> dict[str, Any]:
             "operators.retraining",
             "operators.training",
             "operators.evaluation",
+            "operators.approval",
             "operators.model",
             "operators.deployment",
         ),

@@ -220,7 +220,7 @@ COMMANDS: tuple[Command, ...] = (
             ),
             Command(
                 "why",
-                "print why the model in use is in use",
+                "print why the model in use is in use, and who rejected a newer one",
                 f"{_HERE}.journal:why",
                 (_MODEL, argument("--alias", default="champion", help="alias to explain (default: champion)"), _URL),
             ),

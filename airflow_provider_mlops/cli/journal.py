@@ -29,7 +29,7 @@ def show(arguments: Namespace) -> int:
 
 
 def why(arguments: Namespace) -> int:
-    """Print the entries that made the model in use the model in use."""
+    """Print the entries that made the model in use the model in use, and who rejected a later one."""
     from airflow_provider_mlops.journal.narrative import explain
 
     entries = _history(_journal(arguments), arguments.model)
@@ -38,9 +38,10 @@ def why(arguments: Namespace) -> int:
         print(
             f"No version of {arguments.model!r} was ever made {arguments.alias!r}. `mlops journal show` tells the rest."
         )
-        return _FOUND
-    print("\n".join(explain(reasons, arguments.model)))
-    return 0
+    told = explain([*reasons, *_rejections(entries, reasons)], arguments.model)
+    if told:
+        print("\n".join(told))
+    return 0 if reasons else _FOUND
 
 
 def check(arguments: Namespace) -> int:
@@ -158,3 +159,12 @@ def _reasons(entries: list[Entry], alias: str) -> list[Entry]:
         last(kinds.ROLLOUT_FINISHED, "version", version),
     ]
     return sorted((entry for entry in found if entry is not None), key=lambda entry: entry.sequence)
+
+
+def _rejections(entries: list[Entry], reasons: list[Entry]) -> list[Entry]:
+    """Return where a person said no after the promotion among *reasons*: why nothing newer is in use."""
+    from airflow_provider_mlops.journal import kinds
+
+    since = max((entry.sequence for entry in reasons if entry.record.kind == kinds.PROMOTION_DONE), default=0)
+    answers = [entry for entry in entries if entry.record.kind == kinds.APPROVAL_ANSWERED and entry.sequence > since]
+    return [entry for entry in answers if entry.record.payload.get("approved") is False]

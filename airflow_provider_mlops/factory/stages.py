@@ -31,10 +31,10 @@ from airflow_provider_mlops.pipeline.spec import format_duration
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from airflow.providers.standard.operators.hitl import ApprovalOperator
     from airflow.sdk import BaseOperator
 
     from airflow_provider_mlops.factory.steps import Line
+    from airflow_provider_mlops.operators.approval import ApproveModelOperator
     from airflow_provider_mlops.pipeline.spec import PipelineSpec
 
 __all__ = ["Pipeline", "data_stage", "monitor_stage", "release_stage", "serving_stage", "training_stage"]
@@ -245,7 +245,7 @@ def release_stage(
             return register
         answer = None
         if spec.mode == "suggest" or spec.approve is not None:
-            answer = _answer(line.add("approve", lambda name: _approval(pipeline, name)))
+            answer = _answer(line.add("approve", lambda name: _approval(pipeline, name, register, evaluate)))
         line.add(
             "promote",
             lambda name: PromoteModelOperator(
@@ -375,13 +375,16 @@ def _decision(
     )
 
 
-def _approval(pipeline: Pipeline, task_id: str) -> ApprovalOperator:
-    from airflow.providers.standard.operators.hitl import ApprovalOperator
+def _approval(pipeline: Pipeline, task_id: str, register: BaseOperator, evaluate: BaseOperator) -> ApproveModelOperator:
+    from airflow_provider_mlops.operators.approval import ApproveModelOperator
 
     approve = pipeline.spec.approve
     users: Any = [{"id": user, "name": user} for user in approve.assigned_users] if approve else []
-    return ApprovalOperator(
+    return ApproveModelOperator(
         task_id=task_id,
+        model=pipeline.spec.name,
+        version=_result(register, "version"),
+        gate_digest=_result(evaluate, "digest"),
         subject=f"Promote the new version of {pipeline.spec.name}?",
         body=_EVIDENCE,
         defaults="Reject",

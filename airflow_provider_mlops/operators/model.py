@@ -216,8 +216,9 @@ class PromoteModelOperator(MlopsOperator):
     :param expected_champion: version that the candidate was compared with; ``None`` or ``""``: there was none.
         (templated)
     :param gate_digest: digest of the gate's decision. (templated)
-    :param approval: what the `ApprovalOperator` before this task returned: the answer, and who gave it, is journalled
-        before anything moves, and only ``Approve`` lets it. Without it nobody was asked. (templated)
+    :param approval: what the `ApproveModelOperator` or `ApprovalOperator` before this task returned: the answer, and
+        who gave it, is journalled before anything moves, and only ``Approve`` lets it. Without it nobody was asked.
+        (templated)
     :param alias: alias to move.
     :param on_foreign_change: what to do when somebody moved the alias by hand: ``fail``, ``adopt`` or ``restore``.
     :param allow_downgrade: promote a version older than the champion.
@@ -299,29 +300,12 @@ class PromoteModelOperator(MlopsOperator):
         }
 
     def _require_approval(self, approval: Mapping[str, Any], context: Context) -> None:
-        from airflow_provider_mlops.errors import ConfigError, GateRefused
-        from airflow_provider_mlops.hooks.journal import record_once
-        from airflow_provider_mlops.journal import kinds, payloads
-        from airflow_provider_mlops.journal.narrative import sentence_of
+        from airflow_provider_mlops.errors import GateRefused
+        from airflow_provider_mlops.hooks.approval import record_answer
 
-        try:
-            chosen, who, at = list(approval["chosen_options"]), approval["responded_by_user"], approval["responded_at"]
-            payload = payloads.approval_answered(
-                version=self.version,
-                approved=chosen == ["Approve"],
-                chosen=chosen,
-                responded_by=None if who is None else {"id": who["id"], "name": who["name"]},
-                at=at if at is None or isinstance(at, str) else at.isoformat(),
-                gate_digest=self.gate_digest or None,
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ConfigError(
-                f"approval: {approval!r:.200} is not what an ApprovalOperator returns. Pass approval=approve.output."
-            ) from error
-        record_once(self.model, kinds.APPROVAL_ANSWERED, payload, context, once=("version", "responded_by", "at"))
-        told = sentence_of(kinds.APPROVAL_ANSWERED, payload)
+        is_approved, told = record_answer(self.model, self.version, approval, self.gate_digest, context)
         self.log.info("%s", told)
-        if not payload["approved"]:
+        if not is_approved:
             raise GateRefused(f"{self.model} version {self.version} is not promoted: {told} Train or evaluate again.")
 
 

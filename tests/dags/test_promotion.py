@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
+from airflow.providers.standard.exceptions import HITLTimeoutError
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import DAG
 
@@ -15,6 +16,7 @@ from airflow_provider_mlops.adapters.mlflow import MlflowRegistry
 from airflow_provider_mlops.cli.main import main
 from airflow_provider_mlops.errors import ConfigError, GateRefused
 from airflow_provider_mlops.journal import Record, append_next, kinds, payloads
+from airflow_provider_mlops.operators.approval import ApproveModelOperator
 from airflow_provider_mlops.operators.model import PromoteModelOperator
 
 RUN = "a" * 32
@@ -86,6 +88,32 @@ def test_a_rejection_is_journalled_and_refused(registry, model, tmp_path):
         promote(model, {**ANSWER, "chosen_options": ["Reject"]})
     assert registry.version_of(model, alias="champion") is None
     assert [answer["approved"] for answer in answers(tmp_path, model)] == [False]
+
+
+@pytest.mark.parametrize(("chosen", "says"), [("Approve", "approved"), ("Reject", "rejected")])
+def test_the_operator_that_asks_journals_a_no_as_well_as_a_yes(registry, model, tmp_path, chosen, says, capsys):
+    with DAG("d", schedule=None):
+        ask = ApproveModelOperator(
+            task_id="approve", model=model, version="1", subject="Promote?", gate_digest="sha256:d"
+        )
+    ti = SimpleNamespace(dag_id="churn__train", run_id="r1", task_id="approve", map_index=-1)
+    answer = {**ANSWER, "chosen_options": [chosen]}
+    returned = dict(ask.execute_complete({"ti": ti}, answer))
+    assert main(["journal", "show", model]) == 0
+    assert f"{says} by ann (id 3) at 2026-03-01T06:00:00+00:00: {chosen}, on gate decision sha256:d." in (
+        capsys.readouterr().out
+    )
+    if chosen == "Approve":
+        assert promote(model, returned)["changed"]
+    assert [answer["approved"] for answer in answers(tmp_path, model)] == [chosen == "Approve"]
+
+
+def test_a_question_that_nobody_answered_fails_and_is_no_answer(registry, model, tmp_path):
+    with DAG("d", schedule=None):
+        ask = ApproveModelOperator(task_id="approve", model=model, version="1", subject="Promote?")
+    with pytest.raises(HITLTimeoutError):
+        ask.execute_complete({"ti": None}, {"error": "Too late.", "error_type": "timeout"})
+    assert answers(tmp_path, model) == []
 
 
 def test_an_answer_that_nobody_gave_in_time_says_so(registry, model, tmp_path):

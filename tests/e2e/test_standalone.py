@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import signal
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import psutil
 import pyarrow.parquet as pq
@@ -13,6 +13,7 @@ import pytest
 from e2e.world import LOGIN, PASSWORD, PIPELINE, World, eventually, parameters, points, readings, tags
 
 from airflow_provider_mlops.adapters.engines.embedded import EmbeddedEngine
+from airflow_provider_mlops.cli.main import main
 from airflow_provider_mlops.data import DataRef
 from airflow_provider_mlops.errors import ServiceError
 
@@ -182,9 +183,11 @@ def test_a_suggestion_waits_for_a_yes(world, first_runs, more_runs):
     states = world.succeed("asked__train", first_runs["asked"])
     assert set(states.values()) == {"success"}
     assert world.champion("asked") == "1"
+    (answer,) = world.answers("asked")
+    assert (answer["version"], answer["approved"]) == ("1", True)
 
 
-def test_a_no_keeps_the_champion(world, first_runs, more_runs):
+def test_a_no_keeps_the_champion_and_is_journalled(world, first_runs, more_runs, capsys):
     run_id = world.trigger("asked__train")
     world.until("asked__train", run_id, "release.approve", "awaiting_input")
     path = f"dags/asked__train/dagRuns/{run_id}/taskInstances/release.approve/-1/hitlDetails"
@@ -193,6 +196,15 @@ def test_a_no_keeps_the_champion(world, first_runs, more_runs):
     assert states["release.promote"] == "skipped"
     assert [version for version, _ in world.versions("asked")] == [1, 2]
     assert world.champion("asked") == "1"
+    _, answer = world.answers("asked")
+    details = world.airflow.get(path)
+    assert (answer["version"], answer["approved"], answer["chosen"]) == ("2", False, ["Reject"])
+    assert answer["responded_by"] == details["responded_by_user"]
+    assert datetime.fromisoformat(answer["at"]) == datetime.fromisoformat(details["responded_at"])
+    judged = [payload for kind, payload in world.journal("asked") if kind == "gate.decided"]
+    assert answer["gate_digest"] == judged[-1]["digest"]
+    assert main(["journal", "why", "asked", "--url", f"sqlite:///{world.stack.storage / 'journal.db'}"]) == 0
+    assert f"version 2 was rejected by {answer['responded_by']['name']}" in capsys.readouterr().out
 
 
 def test_a_schedule_trains_once_and_then_rests(world, first_runs):

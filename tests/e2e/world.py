@@ -239,6 +239,10 @@ class World:
         entries = SqlJournal(f"sqlite:///{self.stack.storage / 'journal.db'}").read(model_stream(model))
         return [(entry.record.kind, entry.record.payload) for entry in entries]
 
+    def answers(self, model):
+        """What people answered when they were asked about a model."""
+        return [payload for kind, payload in self.journal(model) if kind == "approval.answered"]
+
     def stop(self):
         try:
             if self.airflow is not None:

@@ -58,6 +58,28 @@ def test_why_tells_what_made_the_champion_and_nothing_of_the_others(url, capsys)
     assert "r2" not in out
 
 
+def test_why_tells_who_rejected_a_newer_version(url, capsys):
+    journal, stream = SqlJournal(url), model_stream("rain")
+    at = (START + timedelta(days=2)).isoformat()
+    for version, who in (("1", "bob"), ("2", "ann")):
+        payload = payloads.approval_answered(
+            version=version,
+            approved=who == "bob",
+            chosen=["Approve" if who == "bob" else "Reject"],
+            responded_by={"id": who, "name": who},
+            at=at,
+            gate_digest="d",
+        )
+        append_next(journal, stream, Record(kinds.APPROVAL_ANSWERED, START + timedelta(days=2), "rain__train", payload))
+    code, out, _ = mlops(capsys, "why", "rain", "--url", url)
+    assert code == 0
+    assert f"the promotion of version 2 was rejected by ann (id ann) at {at}: Reject, on gate decision d." in out
+    code, out, _ = mlops(capsys, "why", "rain", "--alias", "shadow", "--url", url)
+    assert code == 1
+    assert out.startswith("No version of 'rain' was ever made 'shadow'.")
+    assert "rejected by ann" in out
+
+
 def test_why_of_an_alias_that_was_never_set_is_a_finding(url, capsys):
     code, out, _ = mlops(capsys, "why", "rain", "--alias", "shadow", "--url", url)
     assert (code, out) == (
