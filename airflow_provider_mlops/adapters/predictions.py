@@ -13,17 +13,22 @@ from airflow_provider_mlops.evaluation.importance import Importance
 from airflow_provider_mlops.evaluation.values import Predictions
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     import pyarrow as pa
 
 __all__ = ["read_anchor", "read_importance", "read_predictions", "read_summary"]
 
 
-def read_predictions(file: str | Path, *, time: str | None = None, entity: str | None = None) -> Predictions:
+def read_predictions(
+    file: str | Path, *, time: str | None = None, entity: str | None = None, newest: timedelta | None = None
+) -> Predictions:
     """
     Return what the scoring job wrote into *file*; all kept columns but *time* and *entity* become slices.
 
     :param time: kept column with the event time: rows are then resampled in blocks of time.
     :param entity: kept column whose rows belong together: they are then resampled together.
+    :param newest: length of the newest window, up to the newest *time*, which is judged alone as well.
     :raises DataError: the file or its JSON is missing or damaged, a column is missing, or there is no candidate.
     """
     summary = read_summary(file)
@@ -40,13 +45,15 @@ def read_predictions(file: str | Path, *, time: str | None = None, entity: str |
     if candidate is None:
         raise DataError(f"{file}: holds no scores of a candidate. Score anew with --model candidate=URI.")
     champion = models.get("champion", {})
+    times = None if time is None else _array(table, time)
     return Predictions(
         label=_array(table, summary["label"]),
         candidate=candidate,
         champion=_scores(table, "champion", models, classes),
         slices={name: _array(table, name) for name in summary["keep"] if name not in (time, entity)},
-        time=None if time is None else _array(table, time),
+        time=times,
         entity=None if entity is None else _array(table, entity),
+        newest=None if times is None or newest is None else _newest(times, newest),
         champion_error=champion.get("error"),
         classes=classes,
     )
@@ -129,6 +136,16 @@ def _scores(
     full = np.zeros((len(scores), len(classes)))
     full[:, [classes.index(item) for item in model["classes"]]] = scores
     return full
+
+
+def _newest(times: np.ndarray, window: timedelta) -> np.ndarray | None:
+    """Return which rows lie in the last *window*; ``None`` for times that are no timestamps."""
+    if times.dtype.kind != "M":
+        return None
+    known = times[~np.isnat(times)].astype("datetime64[us]")
+    if not len(known):
+        return None
+    return np.asarray(times.astype("datetime64[us]") > known.max() - np.timedelta64(window))
 
 
 def _array(table: pa.Table, name: str) -> np.ndarray:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-__all__ = ["Snapshot", "SnapshotStore", "verify"]
+__all__ = ["Snapshot", "SnapshotStore", "moment", "verify"]
 
 _MARKER = "_complete.json"
 _PART = "part-0.parquet"
@@ -284,7 +284,7 @@ class _TimeSplit:
             )
         if times.newest is None:
             raise DataError(
-                f"None of the {rows:,} rows of {ref.path} up to {_moment(newest).isoformat()} has a label in "
+                f"None of the {rows:,} rows of {ref.path} up to {moment(newest).isoformat()} has a label in "
                 f"{ref.label!r}. Wait for labels, or look at the column."
             )
         end = min(newest - label_delay // _MICROSECOND, times.newest)
@@ -296,7 +296,7 @@ class _TimeSplit:
 
     def window(self) -> Window:
         # One microsecond more: a window is open at its end and the last row belongs to it.
-        return Window(None if self.first is None else _moment(self.first), _moment(self.end + 1))
+        return Window(None if self.first is None else moment(self.first), moment(self.end + 1))
 
     def sides(self, batch: pa.RecordBatch) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         times, known = microseconds(batch.column(self.timestamp), name=self.timestamp)
@@ -306,10 +306,10 @@ class _TimeSplit:
         return train, known & (times >= self.boundary) & (times <= self.end)
 
     def describe(self, side: str) -> str:
-        start, end = _moment(self.boundary).isoformat(), _moment(self.end).isoformat()
+        start, end = moment(self.boundary).isoformat(), moment(self.end).isoformat()
         if side == "evaluation":
             return f"{self.timestamp} from {start} to {end}"
-        first = "the first row" if self.first is None else _moment(self.first).isoformat()
+        first = "the first row" if self.first is None else moment(self.first).isoformat()
         return f"{self.timestamp} from {first} to before {start}"
 
 
@@ -359,7 +359,7 @@ def _microseconds(moment: datetime) -> int:
     return (aware - _EPOCH) // _MICROSECOND
 
 
-def _moment(microseconds: int) -> datetime:
+def moment(microseconds: int) -> datetime:
     """Return the time; what a datetime cannot hold becomes the first or the last one that it can."""
     try:
         return _EPOCH + timedelta(microseconds=microseconds)
@@ -406,7 +406,7 @@ class _Side:
 
     def version(self) -> DataVersion:
         """Return the version of a closed side that has rows."""
-        start, end = (None, None) if self._span is None else (_moment(time).isoformat() for time in self._span)
+        start, end = (None, None) if self._span is None else (moment(time).isoformat() for time in self._span)
         digest = _file_digest(self.folder / _PART)
         return DataVersion(uri=str(self.folder), digest=digest, rows=self.rows, start=start, end=end)
 

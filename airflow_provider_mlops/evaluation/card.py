@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_mlops.evaluation import page
 from airflow_provider_mlops.evaluation.fairness import GAPS
 from airflow_provider_mlops.evaluation.page import Bar, Bars, Block, Facts, Items, Section, Table, Text
-from airflow_provider_mlops.evaluation.values import Reason
+from airflow_provider_mlops.evaluation.reuse import warning
+from airflow_provider_mlops.evaluation.values import GatePolicy, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -49,7 +50,8 @@ class CardFacts:
     :param version: the version.
     :param gate: a `GateDecision` as its ``to_dict`` gives it.
     :param judged: ``task``, ``label``, ``timestamp``, ``entity``, ``data_uri``, ``train_uri``, ``champion`` (the
-        version that was compared with) and ``inputs`` (type per input column).
+        version that was compared with), ``inputs`` (type per input column) and ``judged_before`` (other candidates of
+        the same rows).
     :param importance: how much each input matters.
     :param training_rows: rows that were trained on.
     :param training_span: event time of the first and of the last of them, ISO 8601.
@@ -274,6 +276,9 @@ def _limits_of_the_judgement(facts: CardFacts) -> Iterator[str]:
         yield "First model: it was held to absolute limits only, and compared with nothing."
     if gate["champion_ignored"]:
         yield "The comparison with the champion was switched off (unsafe_ignore_champion)."
+    reused = warning(facts.judged.get("judged_before") or 0, alpha=GatePolicy().alpha)
+    if reused:
+        yield reused
     for rule in _rules(facts):
         name = rule["rule"]["metric"]
         if rule["reason"] == Reason.UNDERPOWERED:

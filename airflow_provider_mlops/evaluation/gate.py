@@ -172,6 +172,7 @@ class _Trial:
     anchor: Sample | None
     units: Units
     slices: Mapping[str, np.ndarray]
+    newest: np.ndarray | None
     policy: GatePolicy
     measured: Mapping[str, float]
     importance: Importance | None
@@ -224,7 +225,12 @@ def _prepare(
     importance: Importance | None,
 ) -> _Trial | Finding:
     rows = predictions.rows
-    others = {"time": predictions.time, "entity": predictions.entity, **predictions.slices}
+    others = {
+        "time": predictions.time,
+        "entity": predictions.entity,
+        "newest": predictions.newest,
+        **predictions.slices,
+    }
     for name, column in others.items():
         if column is not None and len(column) != rows:
             return Finding(Reason.BAD_PREDICTIONS, f"{name} has {len(column)} values for {rows} labels.")
@@ -261,6 +267,7 @@ def _prepare(
             block=policy.block_rows,
         ),
         slices={name: column[kept] for name, column in predictions.slices.items()},
+        newest=None if predictions.newest is None else predictions.newest[kept],
         policy=policy,
         measured=measured,
         importance=importance,
@@ -438,6 +445,8 @@ def _judge_gain(rule: Rule, metric: Metric, trial: _Trial, champion: Sample, num
             -margin, margin, wanted, f"that of an equal model (margin {margin:g})", Reason.WORSE_THAN_CHAMPION
         )
     outcome = _shown(rule, gain, asked, trial, numbers)
+    if outcome.verdict is _PASSED:
+        outcome = _on_newest(outcome, metric, trial, champion, numbers)
     if outcome.verdict is not _PASSED or margin is None or trial.anchor is None:
         return outcome
     base = compare(metric, trial.candidate, trial.anchor, trial.units, trial.policy)
@@ -451,6 +460,26 @@ def _judge_gain(rule: Rule, metric: Metric, trial: _Trial, champion: Sample, num
         "Small losses have added up: a better model is needed, not another equal one."
     )
     return RuleOutcome(rule, _REFUSED, Reason.WORSE_THAN_ANCHOR, sentence, numbers)
+
+
+def _on_newest(
+    outcome: RuleOutcome, metric: Metric, trial: _Trial, champion: Sample, numbers: dict[str, Any]
+) -> RuleOutcome:
+    """Let the newest window veto, as a slice does: it rarely has the rows to show more than that it is worse."""
+    if trial.newest is None or not trial.policy.min_slice_rows <= trial.newest.sum() < len(trial.newest):
+        return outcome
+    rule, part = outcome.rule, replace(trial, champion=champion).take(trial.newest)
+    gain = compare(metric, part.candidate, part.champion or champion, part.units, trial.policy, quick=True)
+    margin = rule.max_drop_vs_champion or 0.0
+    numbers |= {"newest": {"rows": part.candidate.rows, **_gained(gain)}}
+    if _chance_of_loss(gain, margin) > trial.policy.slice_alpha:
+        return replace(outcome, numbers=numbers)
+    sentence = (
+        f"{outcome.sentence} But on the newest {part.candidate.rows} rows alone the gain is "
+        f"{_interval(gain.value, gain.low, gain.high)}: it is shown worse there, and what is new is what it will meet. "
+        "Train on newer rows."
+    )
+    return RuleOutcome(rule, _REFUSED, Reason.NEWEST_WORSE, sentence, numbers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,8 @@ class Reason(StrEnum):
     """A loss above the margin is not excluded, though the data could have excluded it."""
     WORSE_THAN_ANCHOR = "worse_than_anchor"
     """The loss against the last version that won by superiority is not shown to stay within the margin."""
+    NEWEST_WORSE = "newest_worse"
+    """On the newest window alone the candidate is shown to be worse than the champion."""
     UNDERPOWERED = "underpowered"
     """Not shown, and the evaluation set is too small to show it."""
     SLICE_WORSE = "slice_worse"
@@ -214,6 +216,8 @@ class Predictions:
     :param time: ``(n,)`` event times; when given, neighbours in time are resampled together, in blocks.
     :param entity: ``(n,)`` whose rows belong together; when given, they are resampled together. In a ranking: the
         query whose rows compete for the first place.
+    :param newest: ``(n,)`` truth values: the rows of the newest window; a rule that compares with the champion then
+        refuses a candidate that is shown worse on these alone, by more than the rule's margin.
     :param champion_error: why a champion that exists has no predictions.
     :param classes: label of each probability column; ``None``: the sorted labels of the evaluation rows.
     """
@@ -224,6 +228,7 @@ class Predictions:
     slices: Mapping[str, np.ndarray] = field(default_factory=dict)
     time: np.ndarray | None = None
     entity: np.ndarray | None = None
+    newest: np.ndarray | None = None
     champion_error: str | None = None
     classes: tuple[Any, ...] | None = None
 

@@ -208,6 +208,7 @@ def training_stage(pipeline: Pipeline, line: Line, snapshot: BaseOperator) -> tu
                 entity_column=spec.data.entity,
                 rules=pipeline.rules,
                 runs_on=pipeline.runs_on,
+                newest=_duration(pipeline.window),
             ),
         )
     return train, evaluate
@@ -410,6 +411,7 @@ _EVIDENCE = """\
 | Champion | {{ 'version ' ~ gate['champion'] if gate['champion'] else 'none yet' }} |
 | Gate | **{{ gate['verdict'] }}** ({{ gate['reason'] }}) |
 | Why | {{ gate['sentence'] }} {{ gate['rules'] | join(' ') }} |
+| Judged by the same rows before | {{ gate.get('judged_before', 0) }} candidates |
 | Smoke test | {{ probe }} |
 | Decision digest | `{{ gate['digest'] }}` |
 """

@@ -14,7 +14,7 @@ from airflow_provider_mlops.hooks.settings import storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from datetime import timedelta
+    from datetime import datetime, timedelta
 
     import numpy as np
     from airflow.sdk import Context
@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from airflow_provider_mlops.hooks.log import Log
     from airflow_provider_mlops.jobs.tracking import Tracking
 
-__all__ = ["EVALUATION_PATH", "GATE_PATH", "IMPORTANCE_PATH", "Evaluation", "evaluate", "importance_of", "score"]
+__all__ = [
+    "EVALUATION_PATH",
+    "GATE_PATH",
+    "IMPORTANCE_PATH",
+    "Evaluation",
+    "Judgement",
+    "evaluate",
+    "importance_of",
+    "score",
+]
 
 GATE_PATH = "mlops/gate.json"
 """Where a run keeps the gate's decision on its model."""
@@ -57,6 +66,25 @@ class Evaluation:
     runs_on: str | Mapping[str, Any]
     run_timeout: timedelta
     mlflow_conn_id: str
+    newest: timedelta | None = None
+    max_age: timedelta | None = None
+    now: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """
+    What came of it.
+
+    :param predictions: file with what the models predicted.
+    :param rows_digest: names the set of evaluation rows, in whatever order and files they lie.
+    :param judged_before: how many other candidates of the model these rows have judged.
+    """
+
+    decision: GateDecision
+    predictions: Path
+    rows_digest: str
+    judged_before: int
 
 
 def score(evaluation: Evaluation, context: Context, log: Log) -> Path:
@@ -110,14 +138,17 @@ def score(evaluation: Evaluation, context: Context, log: Log) -> Path:
     return output
 
 
-def evaluate(evaluation: Evaluation, context: Context, log: Log) -> tuple[GateDecision, Path]:
+def evaluate(evaluation: Evaluation, context: Context, log: Log) -> Judgement:
     """
     Score both models, look for leaks between training and evaluation rows, and return the gate's decision.
 
     What was judged (``mlops/evaluation.json``) and how much each input matters (``mlops/importance.json``) are stored
     in the candidate's run.
     """
+    import hashlib
     import json
+
+    import numpy as np
 
     from airflow_provider_mlops.adapters.predictions import (
         read_anchor,
@@ -126,22 +157,30 @@ def evaluate(evaluation: Evaluation, context: Context, log: Log) -> tuple[GateDe
         read_summary,
     )
     from airflow_provider_mlops.evaluation import decide
+    from airflow_provider_mlops.evaluation.reuse import judged_before
+    from airflow_provider_mlops.hooks.journal import JournalHook
+    from airflow_provider_mlops.journal import model_stream
 
     _check_rules(evaluation)
     output = score(evaluation, context, log)
-    predictions = read_predictions(output, time=evaluation.timestamp, entity=evaluation.entity)
+    predictions = read_predictions(
+        output, time=evaluation.timestamp, entity=evaluation.entity, newest=evaluation.newest
+    )
     summary = read_summary(output)
+    hashes = _hashes(evaluation.data_uri)
     task = _task(evaluation, predictions.label, summary)
-    size = summary["models"]["candidate"]["size_bytes"] / 2**20
     decision = decide(
         evaluation.rules,
         predictions,
         task=task,
         anchor=read_anchor(output),
-        measurements={"model_size_mib": size},
+        measurements=_measurements(summary["models"]["candidate"]),
         importance=read_importance(output),
-        findings=list(_findings(evaluation, summary)),
+        findings=list(_findings(evaluation, summary, hashes)),
     )
+    rows_digest = f"sha256:{hashlib.sha256(np.sort(hashes).tobytes()).hexdigest()}"
+    history = JournalHook().journal.read(model_stream(evaluation.model))
+    before = judged_before(history, rows_digest, evaluation.run_id)
     tracking = MlflowHook(evaluation.mlflow_conn_id).tracking
     judged = {
         "task": task,
@@ -152,11 +191,20 @@ def evaluate(evaluation: Evaluation, context: Context, log: Log) -> tuple[GateDe
         "train_uri": evaluation.train_uri,
         "champion": evaluation.champion,
         "inputs": summary["models"]["candidate"]["inputs"],
+        "rows_digest": rows_digest,
+        "judged_before": before,
     }
     tracking.log_text(evaluation.run_id, json.dumps(judged, indent=2), EVALUATION_PATH)
     if "importance" in summary:
         tracking.log_text(evaluation.run_id, json.dumps(summary["importance"], indent=2), IMPORTANCE_PATH)
-    return decision, output
+    return Judgement(decision, output, rows_digest, before)
+
+
+def _measurements(candidate: Mapping[str, Any]) -> dict[str, float]:
+    """Return what the scoring job measured of the candidate, by the names of `BUDGETS`."""
+    latency = {f"latency_{name}_ms": value for name, value in candidate.get("latency_ms", {}).items()}
+    memory = {"memory_mib": candidate["memory_mib"]} if "memory_mib" in candidate else {}
+    return {**latency, **memory, "model_size_mib": candidate["size_bytes"] / 2**20}
 
 
 def importance_of(tracking: Tracking, run_id: str) -> Importance | None:
@@ -218,7 +266,7 @@ def _is_class(label: np.ndarray) -> bool:
     return label.dtype.kind in "OUSb" or len(np.unique(label)) <= 2
 
 
-def _findings(evaluation: Evaluation, summary: Mapping[str, Any]) -> Iterator[Finding]:
+def _findings(evaluation: Evaluation, summary: Mapping[str, Any], hashes: np.ndarray) -> Iterator[Finding]:
     """Look at the rows and at what the models want before any metric is believed."""
     from airflow_provider_mlops.evaluation.guards import check_leakage, check_overlap, check_signature
 
@@ -228,12 +276,51 @@ def _findings(evaluation: Evaluation, summary: Mapping[str, Any]) -> Iterator[Fi
         found.append(check_signature(candidate["inputs"], champion["inputs"]))
     if evaluation.train_uri is not None:
         train, judge = evaluation.train_uri, evaluation.data_uri
-        found.append(check_overlap(_hashes(train), _hashes(judge)))
+        found.append(check_overlap(_hashes(train), hashes))
         # A split by time may well have one customer on both sides; one without time must not.
         if evaluation.entity and not evaluation.timestamp:
             entity = [evaluation.entity]
             found.append(check_overlap(_hashes(train, entity), _hashes(judge, entity), what="entities"))
+    if evaluation.timestamp is not None:
+        found += _findings_in_time(evaluation, evaluation.timestamp)
     return (finding for finding in found if finding is not None)
+
+
+def _findings_in_time(evaluation: Evaluation, timestamp: str) -> list[Finding | None]:
+    """Look whether training comes before evaluation, and evaluation not long before now."""
+    from datetime import UTC, datetime
+
+    from airflow_provider_mlops.evaluation.guards import check_freshness, check_time_order
+
+    judged = _span(evaluation.data_uri, timestamp)
+    if judged is None:
+        return []
+    found = []
+    if evaluation.train_uri is not None and (trained := _span(evaluation.train_uri, timestamp)) is not None:
+        found.append(check_time_order(trained[1], judged[0]))
+    if evaluation.max_age is not None:
+        now = evaluation.now or datetime.now(UTC)
+        found.append(check_freshness(judged[1], now=now, max_age=evaluation.max_age))
+    return found
+
+
+def _span(uri: str, timestamp: str) -> tuple[datetime, datetime] | None:
+    """Return the oldest and the newest time of the rows; ``None`` where the column holds none."""
+    from pyarrow import types
+
+    from airflow_provider_mlops.adapters.files import scan, schema
+    from airflow_provider_mlops.adapters.snapshots import moment
+    from airflow_provider_mlops.drift.counting import microseconds
+
+    kind = schema(uri).field(timestamp).type
+    if not (types.is_timestamp(kind) or types.is_date(kind)):
+        return None
+    ends = []
+    for batch in scan(uri, columns=[timestamp]):
+        times, known = microseconds(batch.column(timestamp), name=timestamp)
+        if known.any():
+            ends += [int(times[known].min()), int(times[known].max())]
+    return (moment(min(ends)), moment(max(ends))) if ends else None
 
 
 def _hashes(uri: str, columns: list[str] | None = None) -> np.ndarray:

@@ -10,6 +10,7 @@ __all__ = [
     "DRIFT_CHECKED",
     "GATE_DECIDED",
     "KINDS",
+    "MANY_CANDIDATES",
     "MODEL_REGISTERED",
     "MODEL_SMOKE_TESTED",
     "OVERRIDE_USED",
@@ -44,6 +45,9 @@ ROLLOUT_STARTED: Final = "rollout.started"
 ROLLOUT_ADVANCED: Final = "rollout.advanced"
 ROLLOUT_FINISHED: Final = "rollout.finished"
 OVERRIDE_USED: Final = "override.used"
+
+MANY_CANDIDATES: Final = 20
+"""So many candidates judged by the same rows are told of: one of them may have passed by luck."""
 
 KINDS: Final = (
     DRIFT_CHECKED,

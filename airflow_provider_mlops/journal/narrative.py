@@ -67,9 +67,11 @@ def _training_failed(payload: Mapping[str, Any]) -> str:
 
 def _gate_decided(payload: Mapping[str, Any]) -> str:
     against = f"champion {payload['champion']}" if payload["champion"] else "no champion"
+    count = payload.get("judged_before", 0) + 1
+    reused = f" It was candidate {count} of these rows." if count >= kinds.MANY_CANDIDATES else ""
     return (
         f"the candidate of run {payload['run_id']} was judged against {against}: {payload['verdict']} "
-        f"({payload['reason']}).{_why(payload)}"
+        f"({payload['reason']}).{_why(payload)}{reused}"
     )
 
 

@@ -146,6 +146,8 @@ def gate_decided(
     version: str | None = None,
     numbers: Mapping[str, Any] | None = None,
     report_uri: str | None = None,
+    rows_digest: str | None = None,
+    judged_before: int = 0,
 ) -> dict[str, Any]:
     """
     Return the payload of ``gate.decided``: the candidate of *run_id* was judged.
@@ -154,12 +156,16 @@ def gate_decided(
     :param digest: digest of the whole decision; a promotion must bring the same.
     :param champion: version that it was compared with; ``None`` for a first model.
     :param version: version of the candidate, when it is registered already.
+    :param rows_digest: names the evaluation rows.
+    :param judged_before: how many other candidates the same rows had judged.
     """
     return {
         "verdict": str(verdict),
         "reason": reason,
         "sentence": sentence,
         "digest": digest,
+        "rows_digest": rows_digest,
+        "judged_before": judged_before,
         "run_id": run_id,
         "champion": champion,
         "version": version,

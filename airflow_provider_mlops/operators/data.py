@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_mlops.data import DataRef
 
-__all__ = ["SnapshotDataOperator"]
+__all__ = ["SnapshotDataOperator", "moment"]
 
 
 class SnapshotDataOperator(MlopsOperator):
@@ -65,7 +65,7 @@ class SnapshotDataOperator(MlopsOperator):
         data, origin = self._resolve()
         snapshot = SnapshotStore(storage()).freeze(
             data,
-            as_of=_moment("as_of", self.as_of),
+            as_of=moment("as_of", self.as_of),
             train_on=_duration(self.train_on),
             hold_out=_hold_out(self.hold_out),
             label_delay=_duration(self.label_delay),
@@ -109,17 +109,19 @@ class SnapshotDataOperator(MlopsOperator):
         return DataRef.from_dict({**values, "path": str(pulled.path)}), {"dvc_md5": pulled.md5, "dvc_rev": pulled.rev}
 
 
-def _moment(name: str, text: str | None) -> datetime | None:
-    from datetime import datetime
+def moment(name: str, text: str | None) -> datetime | None:
+    """Return the time that *text* says, without a zone UTC; ``None`` for none. :raises ConfigError: it is no time."""
+    from datetime import UTC, datetime
 
     from airflow_provider_mlops.errors import ConfigError
 
     if not text:
         return None
     try:
-        return datetime.fromisoformat(text)
+        found = datetime.fromisoformat(text)
     except ValueError:
         raise ConfigError(f"{name}: {text!r} is no time. Write ISO 8601, such as 2026-01-31T00:00:00Z.") from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _duration(text: str | None) -> timedelta | None:

@@ -28,7 +28,7 @@ class EvaluateModelOperator(MlopsOperator):
     on (``mlops/evaluation.json``) and how much each input matters to it (``mlops/importance.json``).
 
     Returns ``{"verdict", "reason", "sentence", "digest", "champion", "run_id", "experiment_id", "predictions_uri",
-    "rules"}``, the last a sentence per rule (eight at most; all of them are in the run).
+    "judged_before", "rules"}``, the last a sentence per rule (eight at most; all of them are in the run).
     A candidate that does not pass skips all that comes after, or fails the task.
 
     :param model: name of the registered model. (templated)
@@ -46,6 +46,10 @@ class EvaluateModelOperator(MlopsOperator):
         without it.
     :param runs_on: where the scoring job runs, see `TrainOperator`. (templated)
     :param run_timeout: the scoring job is stopped after this time. (templated)
+    :param newest: length of the newest window, ``7d``; a candidate that is shown worse there is refused. Needs
+        *timestamp_column*; without it all rows count alike. (templated)
+    :param max_age: largest age of the newest evaluation row, ``30d``; needs *timestamp_column*. (templated)
+    :param as_of: the time that *max_age* counts from, ISO 8601; now without it. (templated)
     :param mlflow_conn_id: the MLflow connection.
     :raises GateRefused: the candidate did not pass and *if_refused* is ``fail``.
     :raises JobFailedError: the candidate cannot be scored.
@@ -63,6 +67,9 @@ class EvaluateModelOperator(MlopsOperator):
         "entity_column",
         "runs_on",
         "run_timeout",
+        "newest",
+        "max_age",
+        "as_of",
     )
     operator_extra_links = (MlflowRunLink(),)
 
@@ -83,6 +90,9 @@ class EvaluateModelOperator(MlopsOperator):
         task: str | None = None,
         runs_on: str | Mapping[str, Any] = "process",
         run_timeout: str = "1h",
+        newest: str | None = None,
+        max_age: str | None = None,
+        as_of: str | None = None,
         mlflow_conn_id: str = "mlflow_default",
         **kwargs: Any,
     ) -> None:
@@ -101,6 +111,9 @@ class EvaluateModelOperator(MlopsOperator):
         self.task = task
         self.runs_on = runs_on
         self.run_timeout = run_timeout
+        self.newest = newest
+        self.max_age = max_age
+        self.as_of = as_of
         self.mlflow_conn_id = mlflow_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -109,11 +122,13 @@ class EvaluateModelOperator(MlopsOperator):
 
         from airflow_provider_mlops.data.values import parse_duration
         from airflow_provider_mlops.errors import ConfigError, GateRefused
-        from airflow_provider_mlops.evaluation import Rule
+        from airflow_provider_mlops.evaluation import GatePolicy, Rule
+        from airflow_provider_mlops.evaluation.reuse import warning
         from airflow_provider_mlops.hooks.evaluation import GATE_PATH, Evaluation, evaluate
         from airflow_provider_mlops.hooks.journal import JournalHook, record_once
         from airflow_provider_mlops.hooks.mlflow import MlflowHook
         from airflow_provider_mlops.journal import kinds, model_stream, payloads
+        from airflow_provider_mlops.operators.data import moment
         from airflow_provider_mlops.promotion.anchor import anchor as find_anchor
 
         if self.if_refused not in {"skip", "fail"}:
@@ -127,7 +142,7 @@ class EvaluateModelOperator(MlopsOperator):
         anchor = (
             find_anchor(JournalHook().journal.read(model_stream(self.model)), self.champion_alias) if anchored else None
         )
-        decision, predictions = evaluate(
+        judgement = evaluate(
             Evaluation(
                 model=self.model,
                 run_id=self.run_id,
@@ -145,11 +160,17 @@ class EvaluateModelOperator(MlopsOperator):
                 runs_on=self.runs_on,
                 run_timeout=parse_duration(self.run_timeout),
                 mlflow_conn_id=self.mlflow_conn_id,
+                newest=parse_duration(self.newest) if self.newest else None,
+                max_age=parse_duration(self.max_age) if self.max_age else None,
+                now=moment("as_of", self.as_of),
             ),
             context,
             self.log,
         )
+        decision = judgement.decision
         self._tell(decision, champion)
+        if reused := warning(judgement.judged_before, alpha=GatePolicy().alpha):
+            self.log.warning("  %s", reused)
         tracking.log_text(self.run_id, json.dumps(decision.to_dict(), indent=2), GATE_PATH)
         tracking.log(self.run_id, tags={"mlops.gate": decision.verdict.value, "mlops.gate_digest": decision.digest})
         payload = payloads.gate_decided(
@@ -159,6 +180,8 @@ class EvaluateModelOperator(MlopsOperator):
             digest=decision.digest,
             run_id=self.run_id,
             champion=champion,
+            rows_digest=judgement.rows_digest,
+            judged_before=judgement.judged_before,
             numbers={
                 "rows": decision.rows,
                 "rows_needed": decision.rows_needed,
@@ -167,6 +190,13 @@ class EvaluateModelOperator(MlopsOperator):
                 "anchor": anchor,
             },
         )
+        if decision.champion_ignored:
+            used = payloads.override_used(
+                what="comparison with the champion",
+                why="unsafe_ignore_champion: true in the rules",
+                run_id=self.run_id,
+            )
+            record_once(self.model, kinds.OVERRIDE_USED, used, context, once=("what", "run_id"))
         record_once(self.model, kinds.GATE_DECIDED, payload, context, once=("run_id", "digest", "champion"))
         result = {
             "verdict": decision.verdict.value,
@@ -176,7 +206,8 @@ class EvaluateModelOperator(MlopsOperator):
             "champion": champion,
             "run_id": self.run_id,
             "experiment_id": tracking.run(self.run_id).experiment_id,
-            "predictions_uri": str(predictions),
+            "predictions_uri": str(judgement.predictions),
+            "judged_before": judgement.judged_before,
             "rules": [outcome.sentence for outcome in decision.rules][:_LISTED],
         }
         if not decision.passed:

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import psutil
@@ -21,7 +22,7 @@ from airflow_provider_mlops.hooks.journal import JournalHook
 from airflow_provider_mlops.hooks.mlflow import MlflowHook
 from airflow_provider_mlops.jobs import JobSpec
 from airflow_provider_mlops.jobs.identity import identity_tags
-from airflow_provider_mlops.journal import model_stream, verify
+from airflow_provider_mlops.journal import Record, append_next, model_stream, verify
 from airflow_provider_mlops.operators.data import SnapshotDataOperator
 from airflow_provider_mlops.operators.deployment import DeployToLocalOperator
 from airflow_provider_mlops.operators.evaluation import EvaluateModelOperator
@@ -302,6 +303,57 @@ def test_what_cannot_be_judged_is_told_and_decides_nothing(
     assert JournalHook().journal.read(model_stream("bad_judge")) == []
     predictions = storage / "predictions"
     assert [file for file in predictions.rglob("*") if file.is_file()] == []
+
+
+def test_rows_of_the_wrong_time_and_rows_that_judge_again_and_again_are_told(
+    connection, storage, tmp_path, trained, capsys
+):
+    def said():
+        return [entry.record.payload for entry in JournalHook().journal.read(model_stream(case))]
+
+    case = "bad_judge_time"
+    old = training_scripts.rows(tmp_path / "old" / "rows.parquet", seed=5)
+    judged = evaluate(case, trained, old, train_uri=str(old), timestamp_column="at")
+    assert (judged["verdict"], judged["reason"]) == ("refused", "overlap")
+    assert "1 more findings" in judged["sentence"]  # which is the order of time
+    found = json.loads(MlflowHook().tracking.read_text(trained["run_id"], "mlops/gate.json"))["findings"]
+    assert [finding["reason"] for finding in found] == ["overlap", "time_order"]
+    assert "Train on the time before hold_out only" in found[1]["sentence"]
+    (decided,) = said()
+    for number in range(19):
+        other = Record("gate.decided", datetime.now(UTC), "me", {**decided, "run_id": f"other {number}"})
+        append_next(JournalHook().journal, model_stream(case), other)
+    arguments = {"timestamp_column": "at", "max_age": "10d", "as_of": "2026-06-01"}
+    judged = evaluate(case, trained, old, **arguments)
+    assert (judged["verdict"], judged["reason"], judged["judged_before"]) == ("refused", "stale_evaluation_set", 19)
+    assert judged["sentence"].startswith(
+        "The newest evaluation row is 134 days old (2026-01-17T15:00:00+00:00), 10 days"
+    )
+    assert "These evaluation rows have now judged 20 candidates" in capsys.readouterr().out
+    assert (said()[-1]["rows_digest"], said()[-1]["judged_before"]) == (decided["rows_digest"], 19)
+
+
+def test_what_a_model_costs_is_measured_and_a_champion_that_is_ignored_is_journalled(
+    connection, storage, tmp_path, trained
+):
+    case = "bad_judge_cost"
+    registry = MlflowHook().registry
+    registry.create_version(case, run_id=trained["run_id"], source=trained["model_uri"], tags={})
+    registry.set_alias(case, alias="champion", version="1")
+    rows = training_scripts.rows(tmp_path / "new" / "rows.parquet", seed=6)
+    rules = [
+        {"metric": "roc_auc", "at_least": 0.6, "unsafe_ignore_champion": True},
+        {"metric": "latency_p95_ms", "at_most": 60_000},
+        {"metric": "memory_mib", "at_most": 1},
+    ]
+    judged = evaluate(case, trained, rows, rules=rules)
+    assert (judged["verdict"], judged["reason"]) == ("refused", "budget_exceeded")
+    assert "within the budget of 60000" in judged["rules"][1]
+    assert "the budget is 1." in judged["rules"][2]
+    used, decided = [entry.record for entry in JournalHook().journal.read(model_stream(case))]
+    assert (used.kind, decided.kind) == ("override.used", "gate.decided")
+    assert used.payload["what"] == "comparison with the champion"
+    assert used.payload["run_id"] == trained["run_id"]
 
 
 # Models

@@ -152,6 +152,12 @@ def test_the_card_says_what_is_not_known(changes, text):
     assert text in Checked(written.html).text
 
 
+def test_rows_that_judged_many_candidates_are_a_limit():
+    assert "now judged" not in card(facts()).markdown
+    many = card(facts(judged={**facts().judged, "judged_before": 22})).markdown
+    assert "These evaluation rows have now judged 23 candidates." in many
+
+
 def test_a_card_of_nothing_still_names_its_version():
     written = card(CardFacts("m", "1"))
     assert written.markdown.startswith("# m, version 1\n\n**Not judged.** A model.\n\n## Limits\n")

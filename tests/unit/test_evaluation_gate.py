@@ -46,7 +46,7 @@ def scores(rows=2000, seed=0, noise=(0.1, 1.0)):
 
 def ask(rules, arrays, *, slices=None, policy=FAST, task="binary", **others):
     label, candidate, champion = arrays
-    names = {"time", "entity", "champion_error", "classes"}
+    names = {"time", "entity", "newest", "champion_error", "classes"}
     own = {key: others.pop(key) for key in list(others) if key in names}
     predictions = Predictions(label, candidate, champion, slices or {}, **own)
     return decide(rules, predictions, task=task, policy=policy, **others)
@@ -270,6 +270,47 @@ def test_small_losses_do_not_add_up_against_the_anchor():
     assert decision.reason is Reason.WORSE_THAN_ANCHOR
     assert "Small losses have added up" in decision.sentence
     assert ask([rule], (label, candidate, champion), anchor=champion).passed
+
+
+def newest(loss, rows=2000, share=0.2):
+    """Return a pair that is better as a whole while the newest rows lose *loss*, and which rows these are."""
+    label, candidate, champion = models(rows=rows, won=120, lost=0, seed=3)
+    new = np.arange(rows) >= rows * (1 - share)
+    spare = np.flatnonzero(new & (candidate == label))[:loss]
+    candidate[spare] ^= 1
+    return (label, candidate, champion), new
+
+
+NEWEST = [
+    ("as good there", 0, 0.2, Rule("accuracy"), "passed", "holds"),
+    ("worse, not shown", 30, 0.2, Rule("accuracy"), "passed", "holds"),
+    ("shown worse", 65, 0.2, Rule("accuracy"), "refused", "newest_worse"),
+    ("shown worse, within the margin", 65, 0.2, Rule("accuracy", max_drop_vs_champion=0.2), "passed", "holds"),
+    ("too few rows to say", 65, 0.04, Rule("accuracy"), "passed", "holds"),
+    ("all rows are new", 65, 1.0, Rule("accuracy"), "passed", "holds"),
+    ("ignored", 65, 0.2, Rule("accuracy", at_least=0.1, unsafe_ignore_champion=True), "passed", "holds"),
+]
+
+
+@pytest.mark.parametrize(
+    ("loss", "share", "rule", "verdict", "reason"), [case[1:] for case in NEWEST], ids=[c[0] for c in NEWEST]
+)
+def test_the_newest_window_vetoes_when_it_is_shown_worse(loss, share, rule, verdict, reason):
+    arrays, new = newest(loss, share=share)
+    decision = ask([rule], arrays, newest=new)
+    assert (decision.verdict.value, decision.reason.value) == (verdict, reason), decision.sentence
+    if reason == "newest_worse":
+        assert re.search(r"is shown\. But on the newest 400 rows alone the gain is -0\.\d+ \[", decision.sentence)
+        assert decision.rules[0].numbers["newest"]["rows"] == 400
+
+
+def test_equal_models_are_rarely_stopped_by_the_newest_window():
+    rule, stopped = Rule("accuracy", max_drop_vs_champion=0.05), 0
+    for seed in range(200):
+        label, candidate, champion = models(won=50, lost=50, seed=seed)
+        decision = ask([rule], (label, candidate, champion), newest=np.arange(2000) >= 1600)
+        stopped += decision.reason is Reason.NEWEST_WORSE
+    assert stopped <= 10  # the margin is far, 5 % would be stopped without one
 
 
 LABEL, GOOD, CHAMPION = models(won=60, lost=20)

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +134,10 @@ def test_a_classifier_that_answers_labels_is_asked_for_its_probabilities(home, t
     assert np.array_equal(read_anchor(output), found.champion)
     summary = read_summary(output)
     assert summary["models"]["candidate"]["inputs"] == {"a": "double", "b": "double"}
-    assert summary["models"]["candidate"]["size_bytes"] > 0
+    cost = summary["models"]["candidate"]
+    assert cost["size_bytes"] > 0
+    assert 0 < cost["latency_ms"]["p50"] <= cost["latency_ms"]["p95"] <= cost["latency_ms"]["p99"]
+    assert cost["memory_mib"] > 1
     assert summary["rows"] == ROWS
 
 
@@ -294,6 +298,27 @@ def test_an_anchor_that_could_not_be_scored_is_not_left_out_unseen(tmp_path):
     models = {"candidate": {"type": "values"}, "anchor": {"error": "gone"}}
     with pytest.raises(DataError, match="anchor could not be scored"):
         read_anchor(written(tmp_path, {"label": [1], "candidate": [1]}, models))
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        (np.array(["2026-01-01", "2026-01-09", "2026-01-02", "NaT"], "datetime64[ns]"), [False, True, False, False]),
+        (
+            np.array(["2026-01-03", "2026-01-09", "2026-01-02", "2026-01-08"], "datetime64[D]"),
+            [False, True, False, True],
+        ),
+        (np.array(["NaT"] * 4, "datetime64[us]"), None),
+        (np.array([1.0, 2.0, 3.0, 4.0]), None),
+    ],
+    ids=["timestamps", "dates", "none", "no times"],
+)
+def test_the_newest_rows_are_those_of_the_last_window(tmp_path, times, expected):
+    table = {"label": [0, 1, 0, 1], "at": times, "candidate": [0, 1, 0, 1]}
+    file = written(tmp_path, table, {"candidate": {"type": "values"}}, keep=["at"])
+    newest = read_predictions(file, time="at", newest=timedelta(days=6)).newest
+    assert (newest is None) if expected is None else (newest.tolist() == expected)
+    assert read_predictions(file, time="at").newest is None
 
 
 def test_a_column_that_was_not_kept_is_named(tmp_path):
