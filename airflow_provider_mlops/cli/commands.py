@@ -120,6 +120,11 @@ COMMANDS: tuple[Command, ...] = (
             argument("--columns", nargs="+", action="extend", metavar="NAME", help="look at these columns only"),
             argument("--exclude", nargs="+", action="extend", metavar="NAME", help="do not look at these columns"),
             argument(
+                "--segment",
+                metavar="COLUMN",
+                help="judge the rows of each of its 10 most frequent values apart as well, and all others together",
+            ),
+            argument(
                 "--text-columns",
                 nargs="*",
                 action="extend",

@@ -100,10 +100,12 @@ def _reference(arguments: argparse.Namespace) -> DataProfile:
     from airflow_provider_mlops.drift.selection import select_columns
 
     if arguments.reference.endswith(".json"):
-        if arguments.text_columns is not None:
-            raise ConfigError(
-                "--text-columns says how a profile is made, and REFERENCE is one. Name the data that it was made of."
-            )
+        for name in ("text_columns", "segment"):
+            if getattr(arguments, name) is not None:
+                raise ConfigError(
+                    f"--{name.replace('_', '-')} says how a profile is made, and REFERENCE is one. Name the data that "
+                    "it was made of."
+                )
         profile = DataProfile.from_json(read_text(arguments.reference))
         return select_columns(profile, columns=arguments.columns, exclude=arguments.exclude or ())
     if arguments.window and not arguments.time:
@@ -112,7 +114,7 @@ def _reference(arguments: argparse.Namespace) -> DataProfile:
     data = DataRef(path=arguments.reference, timestamp=arguments.time, columns=columns)
     block = parse_duration(arguments.window) if arguments.window else None
     return EmbeddedEngine(max_rows=arguments.max_rows).reference(
-        data, block=block, exclude=arguments.exclude or (), text=arguments.text_columns
+        data, block=block, exclude=arguments.exclude or (), text=arguments.text_columns, segment=arguments.segment
     )
 
 

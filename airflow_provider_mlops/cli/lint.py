@@ -208,6 +208,7 @@ def _columns(loaded: Loaded, columns: list[str]) -> Iterator[Finding]:
         drift = spec.monitor.drift
         wanted |= {f"monitor.drift.columns[{i}]": name for i, name in enumerate(drift.columns or ())}
         wanted |= {f"monitor.drift.exclude[{i}]": name for i, name in enumerate(drift.exclude)}
+        wanted |= {"monitor.drift.segment": drift.segment}
         wanted |= {f"monitor.drift.text_columns[{i}]": name for i, name in enumerate(drift.text_columns or ())}
     for key, name in wanted.items():
         if name is not None and name not in columns:

@@ -158,6 +158,8 @@ class DriftReport:
     :param alpha: chance of a false alarm that this window was allowed.
     :param tests: number of tests corrected for, fixed by the reference.
     :param notes: codes of what a reader should know: ``variation_unknown``, ``reference_small``, ``sampled``.
+    :param segment: the column by which the rows were judged apart as well, or ``None``.
+    :param segments: what was found in the rows of each of its values; under ``None`` in all other rows.
     """
 
     verdict: Verdict
@@ -172,6 +174,8 @@ class DriftReport:
     alpha: float
     tests: int
     notes: tuple[str, ...] = ()
+    segment: str | None = None
+    segments: Mapping[str | None, DriftReport] = field(default_factory=dict)
 
     @property
     def drifted(self) -> bool:
@@ -193,6 +197,8 @@ class DriftReport:
             "alpha": self.alpha,
             "tests": self.tests,
             "notes": list(self.notes),
+            "segment": self.segment,
+            "segments": [{"value": value, **report.to_dict()} for value, report in self.segments.items()],
         }
 
 
@@ -209,7 +215,9 @@ def check(
 
     In this order: a window with fewer than ``policy.min_rows`` rows is ``no_data``; broken promises are ``bad_data``;
     a column that moved makes ``drift``; a column in which a change could have been missed makes ``insufficient``;
-    only then ``no_drift``.
+    only then ``no_drift``. Segments of the reference are judged alike, each on its own rows; drift in one of them is
+    drift of the window, and one that holds too few rows is said to, and changes nothing. All tests of all segments are
+    corrected together with those of the whole.
 
     :param current: counted on the layout of *reference*.
     :param contract: what is held against the data before drift is asked.
@@ -228,13 +236,24 @@ def check(
         return _no_data(reference, policy, rows, _count_tests(reference) * (2 if trailing else 1))
     violations = check_contract(reference, current, contract)
     broken = {violation.column: _broken(violation) for violation in violations}
-    judged = _judge(reference, current, policy, trailing=trailing, skip=set(broken))
+    parts = _parts(reference, current, policy, trailing=trailing, skip=set(broken))
+    judged, *others = _judge([_Part(reference, current, trailing, set(broken)), *parts.values()], policy)
     columns = {name: broken.get(name) or judged.columns[name] for name in reference.columns}
     columns |= {name: report for name, report in broken.items() if name not in columns}
-    needed = [column.rows_needed for column in columns.values() if column.rows_needed and column.counts]
-    rows["needed"] = max(needed, default=None)
+    rows["needed"] = _needed(columns)
     verdict, reason, sentence, top = _conclude(columns, judged, violations)
-    notes = ["variation_unknown"] * (judged.variation is Variation.UNKNOWN)
+    variation = judged.variation
+    segments = _segments(reference, current, policy, dict(zip(parts, others, strict=True)))
+    drifted = {value: part for value, part in segments.items() if part.drifted}
+    if reference.segments is not None and verdict not in {Verdict.BAD_DATA, Verdict.DRIFT} and drifted:
+        verdict, reason = Verdict.DRIFT, "segment"
+        top = tuple(dict.fromkeys(name for part in drifted.values() for name in part.top_columns))
+        if all(part.variation is Variation.UNKNOWN for part in drifted.values()):
+            variation, reason = Variation.UNKNOWN, "variation_unknown"
+        sentence = f"As a whole the data did not drift. {_in_segments(reference.segments.column, segments, drifted)}"
+    elif reference.segments is not None and segments:
+        sentence += f" {_in_segments(reference.segments.column, segments, drifted)}"
+    notes = ["variation_unknown"] * (variation is Variation.UNKNOWN)
     notes += ["reference_small"] * (reference.rows < 5 * current.rows)
     if current.sampled_of or reference.sampled_of:
         notes.append("sampled")
@@ -250,11 +269,81 @@ def check(
         top_columns=top,
         plain_alarm=bool(judged.plain),
         plain_columns=judged.plain,
-        variation=judged.variation,
+        variation=variation,
         alpha=policy.alpha,
         tests=judged.tests,
         notes=tuple(notes),
+        segment=reference.segments.column if reference.segments else None,
+        segments=segments,
     )
+
+
+def _needed(columns: Mapping[str, ColumnReport]) -> int | None:
+    return max((c.rows_needed for c in columns.values() if c.rows_needed and c.counts), default=None)
+
+
+def _parts(
+    reference: DataProfile,
+    current: DataProfile,
+    policy: DriftPolicy,
+    *,
+    trailing: DataProfile | None,
+    skip: set[str],
+) -> dict[str | None, _Part]:
+    """Return the segments that hold enough rows to be judged."""
+    if reference.segments is None or current.segments is None:
+        return {}
+    before = trailing.segments.profiles if trailing is not None and trailing.segments is not None else {}
+    now = current.segments.profiles
+    return {
+        value: _Part(part, now[value], before.get(value), skip)
+        for value, part in reference.segments.profiles.items()
+        if part.rows and now[value].rows >= policy.min_rows
+    }
+
+
+def _segments(
+    reference: DataProfile, current: DataProfile, policy: DriftPolicy, judged: Mapping[str | None, _Judged]
+) -> dict[str | None, DriftReport]:
+    """Return a report per segment."""
+    if reference.segments is None or current.segments is None:
+        return {}
+    found: dict[str | None, DriftReport] = {}
+    for value, part in reference.segments.profiles.items():
+        window = current.segments.profiles[value]
+        rows: dict[str, int | None] = {"reference": part.rows, "current": window.rows, "needed": None}
+        if value not in judged:
+            found[value] = _no_data(part, policy, rows, _count_tests(part))
+            continue
+        of = judged[value]
+        verdict, reason, sentence, top = _conclude(of.columns, of, ())
+        found[value] = DriftReport(
+            verdict=verdict,
+            reason=reason,
+            sentence=sentence,
+            rows={**rows, "needed": _needed(of.columns)},
+            columns=of.columns,
+            top_columns=top,
+            plain_alarm=bool(of.plain),
+            plain_columns=of.plain,
+            variation=of.variation,
+            alpha=policy.alpha,
+            tests=of.tests,
+        )
+    return found
+
+
+def _in_segments(
+    column: str, segments: Mapping[str | None, DriftReport], drifted: Mapping[str | None, DriftReport]
+) -> str:
+    """Return what was found in the segments, in a sentence."""
+    vague = sum(part.verdict in {Verdict.INSUFFICIENT, Verdict.NO_DATA} for part in segments.values())
+    rest = f" {vague} of them hold too few rows to tell." if vague else ""
+    if not drifted:
+        return f"Nor did any of {len(segments)} segments by {column!r}.{rest}"
+    value, first = next(iter(drifted.items()))
+    named = repr(value) if value is not None else "other rows"
+    return f"{len(drifted)} of {len(segments)} segments by {column!r} drifted; {named}: {first.sentence}{rest}"
 
 
 def _require_bins(reference: DataProfile, profile: DataProfile, side: str) -> None:
@@ -264,6 +353,14 @@ def _require_bins(reference: DataProfile, profile: DataProfile, side: str) -> No
                 f"Column {name!r} of the {side} was not counted on the reference's bins. "
                 f"Profile the {side} with layout=reference."
             )
+    if reference.segments is None or profile.segments is None:
+        return
+    if not reference.segments.same_layout(profile.segments):
+        raise ConfigError(
+            f"The {side} has other segments than the reference. Profile the {side} with layout=reference."
+        )
+    for value, part in reference.segments.profiles.items():
+        _require_bins(part, profile.segments.profiles[value], side)
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,32 +459,21 @@ def _rank(column: ColumnReport) -> tuple[float, float]:
 # Judging the columns
 
 
-def _judge(
-    reference: DataProfile,
-    current: DataProfile,
-    policy: DriftPolicy,
-    *,
-    trailing: DataProfile | None,
-    skip: set[str],
-) -> _Judged:
-    blocks = reference.full_blocks()
-    known = blocks.size >= MIN_BLOCKS
-    tests = _count_tests(reference) * (2 if trailing else 1)
-    level = policy.alpha / max(tests, 1)
-    blocks = blocks if known else blocks[:0]
-    tails = _tail_degrees(reference, blocks)
-    ask = _Ask(reference, reference, current, policy, blocks, level, tails)
-    enough = trailing is not None and trailing.rows >= policy.min_rows
-    sudden = _Ask(trailing, reference, current, policy, blocks, level, tails) if trailing and enough else None
-    names = [name for name in reference.columns if name not in skip]
-    variances = _number_variances(reference, names, ask.blocks)
-    found: dict[str, list[_Test]] = {}
-    for name in names:
-        found[name] = [test for test in _column_tests(name, ask, variances) if test is not None]
-        if sudden is not None and name in sudden.before.columns:
-            more = _column_tests(name, sudden, variances)
-            found[name] += [replace(test, trailing=True) for test in more if test is not None]
-    flat = [test for several in found.values() for test in several]
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """All rows, or those of a segment: what is compared with what."""
+
+    reference: DataProfile
+    current: DataProfile
+    trailing: DataProfile | None
+    skip: set[str]  # columns that are broken
+
+
+def _judge(parts: Sequence[_Part], policy: DriftPolicy) -> list[_Judged]:
+    """Judge every part, the first of which is the whole; all their tests are corrected together."""
+    tests = _count_tests(parts[0].reference) * (2 if parts[0].trailing else 1)
+    asked = [_tests_of(part, policy, tests) for part in parts]
+    flat = [test for _, found in asked for several in found.values() for test in several]
     adjusted = dict(
         zip(
             map(id, flat),
@@ -395,7 +481,32 @@ def _judge(
             strict=True,
         )
     )
-    shares = _importance(reference, policy)
+    return [_judged(ask, found, adjusted, tests) for ask, found in asked]
+
+
+def _tests_of(part: _Part, policy: DriftPolicy, tests: int) -> tuple[_Ask, dict[str, list[_Test]]]:
+    """Return what was asked of the columns of *part*, before the correction."""
+    reference, current, trailing = part.reference, part.current, part.trailing
+    blocks = reference.full_blocks()
+    level = policy.alpha / max(tests, 1)
+    blocks = blocks if blocks.size >= MIN_BLOCKS else blocks[:0]
+    tails = _tail_degrees(reference, blocks)
+    ask = _Ask(reference, reference, current, policy, blocks, level, tails)
+    enough = trailing is not None and trailing.rows >= policy.min_rows
+    sudden = _Ask(trailing, reference, current, policy, blocks, level, tails) if trailing and enough else None
+    names = [name for name in reference.columns if name not in part.skip]
+    variances = _number_variances(reference, names, ask.blocks)
+    found: dict[str, list[_Test]] = {}
+    for name in names:
+        found[name] = [test for test in _column_tests(name, ask, variances) if test is not None]
+        if sudden is not None and name in sudden.before.columns:
+            more = _column_tests(name, sudden, variances)
+            found[name] += [replace(test, trailing=True) for test in more if test is not None]
+    return ask, found
+
+
+def _judged(ask: _Ask, found: Mapping[str, Sequence[_Test]], adjusted: Mapping[int, float], tests: int) -> _Judged:
+    shares = _importance(ask.reference, ask.policy)
     minor = _minor(shares)
     columns = {
         name: _column_report(name, several, ask, adjusted, shares.get(name), counts=name not in minor)
@@ -404,7 +515,7 @@ def _judge(
     plain = tuple(
         name for name, several in found.items() if any(t.plain_p <= PLAIN_ALPHA for t in several if not t.trailing)
     )
-    return _Judged(columns, plain, Variation.KNOWN if known else Variation.UNKNOWN, tests)
+    return _Judged(columns, plain, Variation.KNOWN if ask.blocks.size else Variation.UNKNOWN, tests)
 
 
 _Variances = dict[tuple[str, str], statistics.BlockVariance]
@@ -437,13 +548,14 @@ def _count_tests(reference: DataProfile) -> int:
     """
     Return the number of tests, which the reference alone fixes: the distribution, the missing, the new values.
 
-    Of a text each measure is a test of its own.
+    Of a text each measure is a test of its own, and the same is asked of every segment.
     """
+    parts = reference.segments.profiles.values() if reference.segments else ()
     per_column = {Family.NUMBER: 2, Family.BOOLEAN: 2, Family.TEXT: 3, Family.TIME: 1, Family.OTHER: 1}
     return sum(
         1 + len(column.texts) if column.texts else 1 if column.identifier else per_column[column.family]
         for column in reference.columns.values()
-    )
+    ) + sum(map(_count_tests, parts))
 
 
 def _column_tests(name: str, ask: _Ask, variances: _Variances) -> list[_Test | None]:

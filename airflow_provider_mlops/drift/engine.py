@@ -29,6 +29,7 @@ class Engine(Protocol):
         block: timedelta | None = None,
         exclude: Sequence[str] = (),
         text: Sequence[str] | None = None,
+        segment: str | None = None,
     ) -> DataProfile:
         """
         Choose bins for *data* and count it on them.
@@ -41,7 +42,9 @@ class Engine(Protocol):
         :param exclude: further columns not to judge.
         :param text: the columns to be taken as text (by length and characters) rather than as categories, and no
             others; ``None`` leaves it to the values, see `drift.layout.without_identifiers`.
-        :raises ConfigError: *text* names a column that does not hold text.
+        :param segment: a column by whose most frequent values the rows are counted apart as well; it need not be one
+            that is judged.
+        :raises ConfigError: *text* names a column that does not hold text, *segment* one that is not there.
         :raises DataError: no rows, or data that cannot be read.
         """
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from airflow_provider_mlops.drift.counting import family_of, plain
 from airflow_provider_mlops.drift.counts import CategoryCounts, Family, NumberCounts, no_counts
-from airflow_provider_mlops.drift.profile import ColumnProfile, DataProfile
+from airflow_provider_mlops.drift.profile import ColumnProfile, DataProfile, Segments, cut
 from airflow_provider_mlops.drift.texts import measure, prose
 from airflow_provider_mlops.errors import ConfigError, did_you_mean
 
@@ -27,10 +27,13 @@ __all__ = ["SAMPLE_ROWS", "Sample", "block_origin", "choose_edges", "choose_layo
 
 BINS = 256
 TAILS = (0.0001, 0.001, 0.999, 0.9999)
-MAX_CELLS = 255
 IDENTIFIER_SHARE = 0.5  # of the rows that hold a value of their own: above it the values are no categories
 _MAYBE = 0.45  # of a sample's rows: below it the share in all rows is practically never above
 SAMPLE_ROWS = 20_000
+MAX_SEGMENTS = 10  # the most frequent values; all others together are one more segment
+SEGMENT_BINS = 32  # per column in a segment, so that all segments together are no larger than the whole
+MAX_BLOCK_CELLS = 1_000_000  # counts per time block that a reference holds at most, a few megabytes
+FEWEST_BLOCKS = 12  # that are kept in any case
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -42,6 +45,8 @@ def choose_layout(
     block: timedelta | None = None,
     origin: datetime | None = None,
     text: Sequence[str] | None = None,
+    segment: str | None = None,
+    bins: int = BINS,
 ) -> DataProfile:
     """
     Return a profile without counts whose bins fit *sample*, a random part of the reference.
@@ -54,6 +59,8 @@ def choose_layout(
 
     :param text: the columns to be taken as text rather than as categories, and no others; ``None`` leaves it to the
         values.
+    :param segment: a column whose 10 most frequent values, and all others together, are counted apart as well.
+    :param bins: of a column of many values.
     :param exclude: columns that are known and not judged. *timestamp* is not judged either.
     :param block: length of the time blocks; they begin at *origin*. Both or neither.
     """
@@ -61,12 +68,12 @@ def choose_layout(
     _require_text(text or (), sample)
     columns = {
         field_.name: _column_layout(
-            sample.column(position), field_.type, text=None if text is None else field_.name in text
+            sample.column(position), field_.type, text=None if text is None else field_.name in text, bins=bins
         )
         for position, field_ in enumerate(sample.schema)
         if field_.name not in left_out
     }
-    return DataProfile(
+    whole = DataProfile(
         rows=0,
         columns=columns,
         timestamp=timestamp,
@@ -74,6 +81,50 @@ def choose_layout(
         block=block if origin is not None else None,
         origin=_utc(origin).isoformat() if origin is not None and block is not None else None,
     )
+    if segment is None:
+        return whole
+    family, values = _segments_of(sample, segment)
+    parts = dict(cut(sample, segment, family, values))
+    profiles = {
+        value: choose_layout(
+            parts[value],
+            timestamp=timestamp,
+            exclude=(*exclude, segment),
+            block=block,
+            origin=origin,
+            text=None if text is None else [name for name in text if name != segment],
+            bins=SEGMENT_BINS,
+        )
+        for value in (*values, None)
+        if value in parts
+    }
+    return replace(whole, segments=Segments(segment, family, profiles))
+
+
+def _segments_of(sample: pa.RecordBatch, segment: str) -> tuple[Family, list[str]]:
+    """Return the family of the column *segment*, and its most frequent values. :raises ConfigError: it has none."""
+    import pyarrow.compute as pc  # noqa: PLC0415 - loads at use, never at parse time
+
+    if segment not in sample.schema.names:
+        near = did_you_mean(segment, sample.schema.names)
+        raise ConfigError(f"segment: {segment!r} is no column of the reference.{near} Name one.")
+    array = plain(sample.column(segment))
+    family = family_of(array.type)
+    if family not in (Family.TEXT, Family.BOOLEAN, Family.NUMBER):
+        raise ConfigError(f"segment: {segment!r} holds {family.value}. Name a column of text, booleans or numbers.")
+    pairs = pc.value_counts(array.drop_null())
+    seen = {
+        _label(value, family): count
+        for value, count in zip(pairs.field("values").to_pylist(), pairs.field("counts").to_pylist(), strict=True)
+    }
+    ranked = sorted(seen, key=lambda value: (-seen[value], value))
+    return family, [value for value in ranked if value != "nan"][:MAX_SEGMENTS]
+
+
+def _label(value: object, family: Family) -> str:
+    if family is Family.NUMBER:
+        return repr(float(str(value))).removesuffix(".0")
+    return str(value).lower() if family is Family.BOOLEAN else str(value)
 
 
 def block_origin(first: int | None, block: timedelta | None, window: Window | None) -> datetime | None:
@@ -107,8 +158,47 @@ def without_identifiers(profile: DataProfile) -> DataProfile:
     Where over half the rows hold a value that no other row holds, the values are no categories: they are new in every
     window, and none of their counts says anything about drift. Such a column is text if its length and characters were
     counted; else it names its rows, and is an identifier.
+
+    Of very many time blocks some are kept, chosen at random with a fixed seed, so that a profile stays at a few
+    megabytes; the sums over all rows stay exact.
     """
-    return replace(profile, columns={name: _settled(column) for name, column in profile.columns.items()})
+    segments = profile.segments
+    if segments is not None:
+        cells = MAX_BLOCK_CELLS // (2 * len(segments.profiles))
+        segments = segments.each(lambda part: _thinned(without_identifiers(part), cells))
+    settled = {name: _settled(column) for name, column in profile.columns.items()}
+    return _thinned(replace(profile, columns=settled, segments=segments), MAX_BLOCK_CELLS)
+
+
+def _thinned(profile: DataProfile, cells: int) -> DataProfile:
+    """Return *profile* with no more time blocks than have about *cells* counts."""
+    width = sum(
+        1 + sum(counts.blocks.shape[1] for counts in (*column.measures.values(), column.categories) if counts)
+        for column in profile.columns.values()
+    )
+    keep = max(FEWEST_BLOCKS, cells // max(width, 1))
+    if len(profile.blocks) <= keep:
+        return profile
+    chosen = np.sort(np.random.default_rng(0).choice(len(profile.blocks), keep, replace=False))
+
+    def thin(column: ColumnProfile) -> ColumnProfile:
+        numbers, categories, texts = column.numbers, column.categories, column.texts
+        return replace(
+            column,
+            block_missing=column.block_missing[chosen],
+            numbers=replace(numbers, blocks=numbers.blocks[chosen]) if numbers else None,
+            categories=replace(categories, blocks=categories.blocks[chosen]) if categories else None,
+            texts={name: replace(counts, blocks=counts.blocks[chosen]) for name, counts in texts.items()}
+            if texts
+            else None,
+        )
+
+    return replace(
+        profile,
+        columns={name: thin(column) for name, column in profile.columns.items()},
+        blocks=tuple(profile.blocks[place] for place in chosen),
+        block_rows=tuple(profile.block_rows[place] for place in chosen),
+    )
 
 
 def _settled(column: ColumnProfile) -> ColumnProfile:
@@ -120,7 +210,7 @@ def _settled(column: ColumnProfile) -> ColumnProfile:
     return replace(column, identifier=column.texts is None, categories=None)
 
 
-def _column_layout(array: pa.Array, type_: pa.DataType, *, text: bool | None = None) -> ColumnProfile:
+def _column_layout(array: pa.Array, type_: pa.DataType, *, text: bool | None = None, bins: int = BINS) -> ColumnProfile:
     import pyarrow.compute as pc  # noqa: PLC0415 - loads at use, never at parse time
 
     family = family_of(type_)
@@ -128,34 +218,34 @@ def _column_layout(array: pa.Array, type_: pa.DataType, *, text: bool | None = N
     values = plain(array).drop_null()
     if family is Family.NUMBER:
         numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
-        return replace(empty, numbers=_bins(numbers[np.isfinite(numbers)]))
+        return replace(empty, numbers=_bins(numbers[np.isfinite(numbers)], bins))
     if family is Family.BOOLEAN:
         return replace(empty, categories=CategoryCounts(cells=("false", "true"), counts={}, blocks=no_counts(3)))
     if family is Family.TEXT:
         if text:
-            return replace(empty, texts=_text_bins(values))
+            return replace(empty, texts=_text_bins(values, bins))
         pairs = pc.value_counts(values)
         seen = zip(pairs.field("values").to_pylist(), pairs.field("counts").to_pylist(), strict=True)
         ranked = sorted(seen, key=lambda item: (-item[1], item[0]))
-        cells = tuple(value for value, _ in ranked[:MAX_CELLS])
+        cells = tuple(value for value, _ in ranked[: bins - 1])
         empty = replace(empty, categories=CategoryCounts(cells=cells, counts={}, blocks=no_counts(len(cells) + 1)))
         once = sum(count == 1 for _, count in ranked)
         if text is None and once > _MAYBE * len(values) and prose(values):
-            return replace(empty, texts=_text_bins(values))
+            return replace(empty, texts=_text_bins(values, bins))
     return empty
 
 
-def _text_bins(values: pa.Array) -> dict[str, NumberCounts]:
-    return {name: _bins(found.astype(np.float64)) for name, found in measure(values).items()}
+def _text_bins(values: pa.Array, bins: int) -> dict[str, NumberCounts]:
+    return {name: _bins(found.astype(np.float64), bins) for name, found in measure(values).items()}
 
 
-def _bins(values: npt.NDArray[np.float64]) -> NumberCounts:
-    edges = choose_edges(values)
+def _bins(values: npt.NDArray[np.float64], bins: int) -> NumberCounts:
+    edges = choose_edges(values, bins)
     width = edges.size + 1
     return NumberCounts(edges=edges, counts=np.zeros(width, dtype=np.int64), blocks=no_counts(width))
 
 
-def choose_edges(values: npt.NDArray[np.float64]) -> Edges:
+def choose_edges(values: npt.NDArray[np.float64], bins: int = BINS) -> Edges:
     """
     Return ascending bin edges, shape ``(e,)``, for finite *values*; empty without values.
 
@@ -163,8 +253,8 @@ def choose_edges(values: npt.NDArray[np.float64]) -> Edges:
     beyond the guards comes from another world (another unit), which ranks alone could not tell.
     """
     edges = np.unique(values)
-    if edges.size > BINS:
-        shares = np.concatenate([TAILS, np.arange(BINS) / BINS, [1.0]])
+    if edges.size > bins:
+        shares = np.concatenate([TAILS, np.arange(bins) / bins, [1.0]])
         edges = np.unique(np.quantile(values, shares, method="inverted_cdf"))
     if edges.size < 2:
         return edges

@@ -29,7 +29,7 @@ from airflow_provider_mlops.drift.texts import TextCounter
 from airflow_provider_mlops.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import pyarrow as pa
 
@@ -43,6 +43,7 @@ __all__ = [
     "Family",
     "NumberCounts",
     "ProfileBuilder",
+    "Segments",
 ]
 
 SCHEMA_VERSION = 2
@@ -181,6 +182,44 @@ class ColumnProfile:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Segments:
+    """
+    The rows of a data set by the values of one column.
+
+    :param column: its name.
+    :param family: number, boolean or text.
+    :param profiles: one per value (a number without needless digits, ``true`` or ``false``), the most frequent of the
+        reference first; under ``None`` the rows with any other value, or without one.
+    """
+
+    column: str
+    family: Family
+    profiles: Mapping[str | None, DataProfile]
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """The values that have a profile of their own."""
+        return tuple(value for value in self.profiles if value is not None)
+
+    def each(self, change: Callable[[DataProfile], DataProfile]) -> Segments:
+        """Return the segments with every profile changed."""
+        return replace(self, profiles={value: change(profile) for value, profile in self.profiles.items()})
+
+    def same_layout(self, other: Segments | None) -> bool:
+        """Return whether both are of the same column, with the same values."""
+        return other is not None and (self.column, self.family, list(self.profiles)) == (
+            other.column,
+            other.family,
+            list(other.profiles),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        profiles = [{"value": value, "profile": profile.to_dict()} for value, profile in self.profiles.items()]
+        return {"column": self.column, "family": self.family.value, "profiles": profiles}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class DataProfile:
     """
     A data set as counts. Two profiles are equal when their JSON is.
@@ -197,6 +236,7 @@ class DataProfile:
     :param blocks: numbers of the time blocks that hold rows, ascending; the order of every ``blocks`` array.
     :param block_rows: rows per time block.
     :param sampled_of: how many rows there were, when only *rows* of them were read; else ``None``.
+    :param segments: the same rows once more, by the values of one column, on coarser bins; ``None`` when not asked.
     """
 
     rows: int
@@ -211,6 +251,7 @@ class DataProfile:
     blocks: tuple[int, ...] = ()
     block_rows: tuple[int, ...] = ()
     sampled_of: int | None = None
+    segments: Segments | None = None
     schema_version: int = SCHEMA_VERSION
 
     def __eq__(self, other: object) -> bool:
@@ -227,6 +268,7 @@ class DataProfile:
             excluded=self.excluded,
             block=self.block if blocks else None,
             origin=self.origin if blocks else None,
+            segments=self.segments.each(lambda part: part.without_counts(blocks=blocks)) if self.segments else None,
         )
 
     def merge(self, other: DataProfile) -> DataProfile:
@@ -249,6 +291,7 @@ class DataProfile:
             blocks=blocks,
             block_rows=tuple(rows.tolist()),
             sampled_of=self._there + other._there if self.sampled_of or other.sampled_of else None,
+            segments=_merged(self.segments, other.segments),
         )
 
     @property
@@ -267,6 +310,10 @@ class DataProfile:
             raise ConfigError(
                 f"Profiles with different time blocks cannot be merged: {self.block} from {self.origin} and "
                 f"{other.block} from {other.origin}. Count both with the layout of one reference."
+            )
+        if (self.segments or other.segments) and not (self.segments and self.segments.same_layout(other.segments)):
+            raise ConfigError(
+                "Profiles with different segments cannot be merged. Count both with the layout of one reference."
             )
         for name, column in self.columns.items():
             if not column.same_layout(other.columns[name]):
@@ -312,6 +359,7 @@ class DataProfile:
             "block_rows": list(self.block_rows),
             "sampled_of": self.sampled_of,
             "columns": {name: column.to_dict() for name, column in self.columns.items()},
+            "segments": self.segments.to_dict() if self.segments else None,
         }
 
     def to_json(self) -> str:
@@ -346,7 +394,7 @@ class DataProfile:
 
     @classmethod
     def _from_dict(cls, values: Mapping[str, Any]) -> DataProfile:
-        seconds = values["block_seconds"]
+        seconds, segments = values["block_seconds"], values.get("segments")
         return cls(
             rows=values["rows"],
             columns={name: ColumnProfile.from_dict(column) for name, column in values["columns"].items()},
@@ -360,6 +408,13 @@ class DataProfile:
             blocks=tuple(values["blocks"]),
             block_rows=tuple(values["block_rows"]),
             sampled_of=values.get("sampled_of"),
+            segments=Segments(
+                column=segments["column"],
+                family=Family(segments["family"]),
+                profiles={part["value"]: cls._from_dict(part["profile"]) for part in segments["profiles"]},
+            )
+            if segments
+            else None,
         )
 
 
@@ -388,6 +443,11 @@ class ProfileBuilder:
         self._block_rows: dict[int, int] = {}
         self._first: int | None = None  # microseconds since 1970
         self._last: int | None = None
+        segments = self._layout.segments
+        parts = segments.profiles if segments else {}
+        self._segments = {
+            value: ProfileBuilder(replace(part, timestamp=layout.timestamp)) for value, part in parts.items()
+        }
 
     def add(self, batch: pa.RecordBatch, *, typed: bool = True) -> None:
         """
@@ -409,6 +469,11 @@ class ProfileBuilder:
             for name, counter in self._columns.items():
                 if name in names:
                     counter.add(part.column(name), block, typed=typed)
+        segments = self._layout.segments
+        if segments is not None and segments.column in names:
+            for value, part in cut(batch, segments.column, segments.family, segments.values, typed=typed):
+                if value in self._segments:
+                    self._segments[value].add(part, typed=typed)
 
     def _parts(self, batch: pa.RecordBatch) -> Iterator[tuple[int | None, pa.RecordBatch]]:
         """Yield the batch cut by time block; rows without a time are in block ``None``."""
@@ -451,7 +516,46 @@ class ProfileBuilder:
             end=None if self._last is None else _from_microseconds(self._last),
             blocks=tuple(blocks),
             block_rows=tuple(self._block_rows[block] for block in blocks),
+            segments=replace(
+                self._layout.segments,
+                profiles={value: replace(part.profile(), extra={}) for value, part in self._segments.items()},
+            )
+            if self._layout.segments
+            else None,
         )
+
+
+def cut(
+    batch: pa.RecordBatch, column: str, family: Family, values: Sequence[str], *, typed: bool = True
+) -> Iterator[tuple[str | None, pa.RecordBatch]]:
+    """
+    Yield the rows of *batch* by the value of *column*, all that is none of *values* under ``None``.
+
+    :param values: as in `Segments.profiles`.
+    :param typed: ``False`` when text may stand for any type, as in CSV.
+    """
+    import pyarrow as pa  # noqa: PLC0415 - loads at use, never at parse time
+    import pyarrow.compute as pc  # noqa: PLC0415 - loads at use, never at parse time
+
+    array = plain(batch.column(column))
+    if family_of(array.type) is Family.TEXT and family is not Family.TEXT and not typed:
+        array = parse_text(array, family)
+    if family_of(array.type) is not family:
+        yield None, batch
+        return
+    if family is Family.NUMBER:
+        known = pa.array([float(value) for value in values], pa.float64())
+    else:
+        known = pa.array(values, pa.large_string())
+    place = pc.index_in(array.cast(known.type), value_set=known).fill_null(len(values)).to_numpy(zero_copy_only=False)
+    for found in np.unique(place).tolist():
+        yield values[found] if found < len(values) else None, batch.take(np.flatnonzero(place == found))
+
+
+def _merged(left: Segments | None, right: Segments | None) -> Segments | None:
+    if left is None or right is None:
+        return None
+    return replace(left, profiles={value: part.merge(right.profiles[value]) for value, part in left.profiles.items()})
 
 
 class _ColumnCounter:

@@ -81,6 +81,7 @@ def html(
         _head(report, reference, current, title),
         _history(history),
         _violations(columns),
+        _segments(report),
         _table(columns, anchors, report),
         _small(columns),
         _legend(report) if plotted else "",
@@ -139,6 +140,8 @@ def lines(report: DriftReport, limit: int = 20) -> list[str]:
     text = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
     if len(shown) < len(columns):
         text.append(f"and {_count(len(columns) - len(shown), 'further column')}")
+    for value, part in report.segments.items():
+        text.append(f"{report.segment} = {_segment_name(value)}: {_WORDS[part.verdict][1].lower()}. {part.sentence}")
     return text
 
 
@@ -215,6 +218,31 @@ def _violations(columns: Sequence[ColumnReport]) -> str:
         "<p>This data breaks what the reference promises. It cannot start a training.</p>"
         f"<ul>{items}</ul></section>"
     )
+
+
+def _segments(report: DriftReport) -> str:
+    if report.segment is None or not report.segments:
+        return ""
+    rows = "".join(
+        f'<tr class="{part.verdict.value}"><th scope="row">{escape(_segment_name(value))}</th>'
+        f'<td data-label="Verdict">{_badge(part.verdict)}</td>'
+        f'<td data-label="Rows" class="num">{part.rows["current"]:,}</td>'
+        f'<td data-label="Why" class="why">{escape(part.sentence)}</td></tr>'
+        for value, part in sorted(report.segments.items(), key=lambda item: not item[1].drifted)
+    )
+    drifted = f"{sum(part.drifted for part in report.segments.values())} of {len(report.segments)} drifted"
+    return (
+        f"<section><h2>Segments by {escape(report.segment)} <small>{drifted}</small></h2>"
+        '<table class="ranked"><thead><tr><th scope="col">Value</th><th scope="col">Verdict</th>'
+        '<th scope="col" class="num">Rows</th><th scope="col">Why</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table></section>"
+    )
+
+
+def _segment_name(value: str | None) -> str:
+    if value is None:
+        return "all other rows"
+    return repr(value) if not value.strip() else value if len(value) <= 60 else value[:59] + "…"
 
 
 def _small(columns: Sequence[ColumnReport]) -> str:

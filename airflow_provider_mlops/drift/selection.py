@@ -38,5 +38,12 @@ def select_columns(
     }
     if not kept:
         raise ConfigError("No column is left to judge: every column of the reference profile is excluded.")
+    segments = profile.segments
+    if segments is not None:
+        segments = segments.each(
+            lambda part: replace(part, columns={name: c for name, c in part.columns.items() if name in kept})
+        )
     dropped = [name for name in (*profile.columns, *exclude) if name not in kept]
-    return replace(profile, columns=kept, excluded=tuple(dict.fromkeys((*profile.excluded, *dropped))))
+    return replace(
+        profile, columns=kept, segments=segments, excluded=tuple(dict.fromkeys((*profile.excluded, *dropped)))
+    )

@@ -190,6 +190,7 @@ def training_stage(pipeline: Pipeline, line: Line, snapshot: BaseOperator) -> tu
                 runs_on=pipeline.runs_on,
                 run_timeout=pipeline.value("train.run_timeout", format_duration(spec.train.run_timeout)),
                 profile_block=_duration(pipeline.window),
+                profile_segment=spec.monitor.drift.segment if spec.monitor else None,
                 profile_text_columns=_listed(spec.monitor.drift.text_columns) if spec.monitor else None,
                 request_key=_result(decide, "key"),
             ),

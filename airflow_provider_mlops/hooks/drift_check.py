@@ -325,6 +325,7 @@ def _payload(
             "effects": effects,
             "alpha": report.alpha,
             "tests": report.tests,
+            "segments": [value for value, part in report.segments.items() if part.drifted],
         },
     )
 

@@ -47,6 +47,7 @@ class Training:
     runs_on: str | Mapping[str, Any]
     run_timeout: timedelta
     profile_block: timedelta | None
+    profile_segment: str | None
     profile_text_columns: Sequence[str] | None
     request_key: str
     mlflow_conn_id: str
@@ -257,5 +258,6 @@ def _log_profile(training: Training, run: Run) -> None:
         block=training.profile_block,
         exclude=[column for column in (columns.label, columns.timestamp, columns.entity) if column],
         text=training.profile_text_columns,
+        segment=training.profile_segment,
     )
     MlflowHook(training.mlflow_conn_id).tracking.log_text(run.run_id, profile.to_json(), PROFILE_PATH)

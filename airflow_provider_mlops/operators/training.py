@@ -39,6 +39,8 @@ class TrainOperator(MlopsOperator):
     :param run_timeout: the job is stopped after this time, ``30m`` or ``12h``. (templated)
     :param profile_block: length of the windows that will be checked for drift (``7d``): the profile then keeps counts
         per such span. (templated)
+    :param profile_segment: column by whose values the rows are counted apart as well, so that checks judge each of
+        its 10 most frequent values, and all others together. (templated)
     :param profile_text_columns: columns whose values are text, compared by length and kinds of characters, rather than
         categories, and no others; without it their values decide. (templated)
     :param model: registered model whose journal records this training; the experiment's name without it. (templated)
@@ -60,6 +62,7 @@ class TrainOperator(MlopsOperator):
         "runs_on",
         "run_timeout",
         "profile_block",
+        "profile_segment",
         "profile_text_columns",
         "model",
         "request_key",
@@ -81,6 +84,7 @@ class TrainOperator(MlopsOperator):
         runs_on: str | Mapping[str, Any] = "process",
         run_timeout: str = "1h",
         profile_block: str | None = None,
+        profile_segment: str | None = None,
         profile_text_columns: Sequence[str] | None = None,
         model: str | None = None,
         request_key: str = "",
@@ -100,6 +104,7 @@ class TrainOperator(MlopsOperator):
         self.runs_on = runs_on
         self.run_timeout = run_timeout
         self.profile_block = profile_block
+        self.profile_segment = profile_segment
         self.profile_text_columns = profile_text_columns
         self.model = model
         self.request_key = request_key
@@ -129,6 +134,7 @@ class TrainOperator(MlopsOperator):
                 runs_on=self.runs_on,
                 run_timeout=parse_duration(self.run_timeout),
                 profile_block=parse_duration(self.profile_block) if self.profile_block else None,
+                profile_segment=self.profile_segment or None,
                 profile_text_columns=self.profile_text_columns,
                 request_key=self.request_key,
                 mlflow_conn_id=self.mlflow_conn_id,

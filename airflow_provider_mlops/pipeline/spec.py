@@ -406,6 +406,11 @@ class DriftSpec(Section):
     )
     columns: Columns | None = Field(None, description="Watch these columns only.")
     exclude: Columns = Field((), description="Do not watch these columns.")
+    segment: Column | None = Field(
+        None,
+        description="Judge the rows of each of the 10 most frequent values of this column apart as well, and all "
+        "others together: a change in one country is seen, and named. Takes effect with the next training.",
+    )
     text_columns: Columns | None = Field(
         None,
         description="Columns that hold text, to be compared by length and kinds of characters; all other strings are "

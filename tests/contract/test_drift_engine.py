@@ -463,6 +463,11 @@ typed = pytest.mark.parametrize("place", [engine for engine in ENGINES if engine
 def plain(profile, *, without=()):
     """Return all of a profile but what follows from the order in which floats are added up."""
     values = profile.to_dict()
+    for part in (values["segments"] or {}).get("profiles", ()):
+        for column in part["profile"]["columns"].values():
+            for numbers in [column["numbers"], *(column["texts"] or {}).values()]:
+                for moment in ("mean", "m2") if numbers else ():
+                    del numbers[moment]
     for name, column in values["columns"].items():
         for numbers in [column["numbers"], *(column["texts"] or {}).values()]:
             for moment in ("mean", "m2") if numbers else ():
@@ -497,6 +502,22 @@ def test_a_window_and_its_report_are_the_same_to_the_digit(place, fake, table):
         assert left.columns["smooth"].missing == right.columns["smooth"].missing
     assert plain(left, without=without) == plain(right, without=without)
     assert check(layout, left).to_dict() == check(layout, right).to_dict()
+
+
+@pytest.mark.parametrize("segment", ["word", "flag", "few", ODD_NAME])
+@typed
+def test_segments_and_their_report_are_the_same_to_the_digit(place, fake, segment):
+    columns = {"label": "price", "columns": ("smooth", "flag", "note", "word")}
+    left, right = (p.engine.reference(p.data("wide", **columns), block=DAY, segment=segment) for p in (place, fake))
+    assert plain(left) == plain(right)
+    assert sum(part.rows for part in left.segments.profiles.values()) == left.rows
+    whole, part = left.columns["smooth"], next(iter(left.segments.profiles.values()))
+    assert part.columns["smooth"].numbers.edges.size < 45 < whole.numbers.edges.size
+    assert set(left.columns) - {segment} == set(part.columns)
+    for table in ("wide_moved", "wide_broken"):
+        left, now = (p.engine.window(p.data(table, **columns), layout=right) for p in (place, fake))
+        assert plain(left) == plain(now)
+        assert check(right, left).to_dict() == check(right, now).to_dict()
 
 
 @pytest.mark.parametrize(

@@ -34,18 +34,20 @@ class MemoryEngine:
                     table, times = table.filter(mask), times.filter(mask)
         return table
 
-    def reference(self, data, *, window=None, block=None, exclude=(), text=None):
+    def reference(self, data, *, window=None, block=None, exclude=(), text=None, segment=None):
         table = self._rows(data, window)
         if not table.num_rows:
             raise DataError(f"The reference {data.path!r} has no rows, so nothing can be compared with it.")
         left_out = [name for name in (data.label, data.entity, *exclude) if name is not None]
-        table = table.select(
-            [
-                n
-                for n in table.column_names
-                if n not in left_out and (data.columns is None or n in (*data.columns, data.timestamp))
-            ]
-        )
+        judged = [
+            n
+            for n in table.column_names
+            if n not in left_out and (data.columns is None or n in (*data.columns, data.timestamp))
+        ]
+        if segment in table.column_names and segment not in judged:
+            judged.append(segment)
+            left_out.append(segment)
+        table = table.select(judged)
         origin = None
         if block is not None and data.timestamp is not None:
             first = pc.min(table[data.timestamp]).as_py()
@@ -58,7 +60,13 @@ class MemoryEngine:
         for batch in table.to_batches(max_chunksize=65_536):
             sample.add(batch)
         layout = choose_layout(
-            sample.batch(), timestamp=data.timestamp, exclude=left_out, block=block, origin=origin, text=text
+            sample.batch(),
+            timestamp=data.timestamp,
+            exclude=left_out,
+            block=block,
+            origin=origin,
+            text=text,
+            segment=segment,
         )
         return without_identifiers(self._count(table, layout))
 
@@ -69,7 +77,8 @@ class MemoryEngine:
             [
                 n
                 for n in table.column_names
-                if n not in layout.excluded and (data.columns is None or n in (*data.columns, timestamp))
+                if (n not in layout.excluded and (data.columns is None or n in (*data.columns, timestamp)))
+                or (layout.segments and n == layout.segments.column)
             ]
         )
         return self._count(table, replace(layout.without_counts(blocks=False), timestamp=timestamp))

@@ -43,6 +43,7 @@ class EmbeddedEngine:
         block: timedelta | None = None,
         exclude: Sequence[str] = (),
         text: Sequence[str] | None = None,
+        segment: str | None = None,
     ) -> DataProfile:
         """Choose bins for *data* and count it on them; reads it twice. See `drift.engine.Engine.reference`."""
         found = schema(data.path)
@@ -51,6 +52,9 @@ class EmbeddedEngine:
         read = [name for name in wanted if name not in left_out]
         if data.timestamp and data.timestamp not in read:
             read.append(data.timestamp)
+        if segment is not None and segment in found.names and segment not in read:
+            read.append(segment)
+            left_out = tuple(dict.fromkeys((*left_out, segment)))
         types = {field.name: field.type for field in found}
         most, there = self._limit(data, data.timestamp, window)
         sample, first = Sample(), None
@@ -81,6 +85,7 @@ class EmbeddedEngine:
             block=block,
             origin=block_origin(first, block, window),
             text=text,
+            segment=segment,
         )
         builder = ProfileBuilder(layout)
         for batch in scan(
@@ -107,6 +112,10 @@ class EmbeddedEngine:
         read = [name for name in wanted if name in found and name not in layout.excluded]
         if timestamp in found and timestamp not in read:
             read.append(timestamp)
+        segments = layout.segments
+        if segments is not None and segments.column in found:
+            read = list(dict.fromkeys((*read, segments.column)))
+            types |= {segments.column: pa.string()} if untyped else {}
         builder = ProfileBuilder(replace(layout.without_counts(blocks=False), timestamp=timestamp))
         most, there = self._limit(data, timestamp, window)
         for batch in scan(

@@ -80,6 +80,23 @@ def _as(layout: DataProfile, url: str, profile: DataProfile) -> DataProfile:
                 f"The server {url} counts column {name!r} on other bins than the reference has. It was started with "
                 "the profile of another training; compare with the profile of the version that it serves."
             )
+    segments = layout.segments
+    if segments is not None:
+        if profile.segments is None or not segments.same_layout(profile.segments):
+            raise ConfigError(
+                f"The server {url} does not count the reference's segments by {segments.column!r}. It was started with "
+                "the profile of another training; compare with the profile of the version that it serves."
+            )
+        counted = profile.segments.profiles
+        segments = replace(
+            segments,
+            profiles={
+                value: replace(
+                    counted[value], columns={name: counted[value].columns[name] for name in part.columns}, block=None
+                )
+                for value, part in segments.profiles.items()
+            },
+        )
     known = {*layout.columns, *layout.excluded, layout.timestamp}
     return replace(
         profile,
@@ -88,4 +105,5 @@ def _as(layout: DataProfile, url: str, profile: DataProfile) -> DataProfile:
         excluded=layout.excluded,
         block=None,
         origin=None,
+        segments=segments,
     )

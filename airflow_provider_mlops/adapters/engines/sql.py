@@ -16,13 +16,13 @@ from airflow_provider_mlops.drift.layout import SAMPLE_ROWS, block_origin, choos
 from airflow_provider_mlops.errors import ConfigError, DataError, ServiceError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     import pyarrow as pa
 
     from airflow_provider_mlops.adapters.engines.dialects import Dialect
     from airflow_provider_mlops.data import DataRef, Window
-    from airflow_provider_mlops.drift.profile import DataProfile
+    from airflow_provider_mlops.drift.profile import DataProfile, Segments
 
 __all__ = ["SqlEngine"]
 
@@ -76,6 +76,7 @@ class SqlEngine:
         block: timedelta | None = None,
         exclude: Sequence[str] = (),
         text: Sequence[str] | None = None,
+        segment: str | None = None,
     ) -> DataProfile:
         """Choose bins for *data* and count it on them. See `drift.engine.Engine.reference`."""
         left_out = tuple(dict.fromkeys(name for name in (data.label, data.entity, *exclude) if name is not None))
@@ -84,6 +85,9 @@ class SqlEngine:
             wanted = list(data.columns) if data.columns is not None else list(found)
             _require([*wanted, *([data.timestamp] if data.timestamp else [])], found, session.name)
             names = [name for name in wanted if name not in left_out and name != data.timestamp]
+            if segment is not None and segment in found and segment not in names:
+                names.append(segment)
+                left_out = tuple(dict.fromkeys((*left_out, segment)))
             source, times = session.source(found, data.timestamp, window)
             rows, first = session.extent(source, times)
             if not rows:
@@ -98,8 +102,9 @@ class SqlEngine:
                 block=block,
                 origin=block_origin(first, block, window),
                 text=text,
+                segment=segment,
             )
-            return without_identifiers(session.count(source, times, layout, found))
+            return without_identifiers(session.count_all(source, times, layout, found))
 
     def window(self, data: DataRef, *, layout: DataProfile, window: Window | None = None) -> DataProfile:
         """Count *data* on the bins of *layout*. See `drift.engine.Engine.window`."""
@@ -114,7 +119,7 @@ class SqlEngine:
                 timestamp=timestamp,
                 extra={name: found[name].family.value for name in sorted(wanted) if name not in known},
             )
-            return session.count(source, times, plain, {name: found[name] for name in wanted})
+            return session.count_all(source, times, plain, found, wanted)
 
     def newest(self, data: DataRef) -> datetime | None:
         """Return the event time of the newest row; ``None`` when no row has one."""
@@ -323,7 +328,7 @@ class _Session:
         return int(count), None if earliest is None else int(earliest)
 
     def sample(self, source: Source, columns: dict[str, _Column], rows: int) -> pa.RecordBatch:
-        """Return random rows: numbers and text with their values, other columns with their type only."""
+        """Return random rows: numbers, booleans and text with their values, other columns with their type only."""
         import pyarrow as pa
 
         d = self._dialect
@@ -336,6 +341,8 @@ class _Session:
                 fetched[name] = f"CASE WHEN ({odd}) IS NULL THEN {value} END" if odd else value
             elif column.family is Family.TEXT:
                 fetched[name] = d.exact_text.format(quoted)
+            elif column.family is Family.BOOLEAN:
+                fetched[name] = f"CASE WHEN {quoted} THEN 1 WHEN NOT {quoted} THEN 0 END"
         chosen = source if rows <= SAMPLE_ROWS else source.where(f"{d.random} < {_MARGIN * SAMPLE_ROWS / rows!r}")
         listed = ", ".join(fetched.values()) or "NULL"
         values = self.run(f"{source.head}SELECT {listed} {chosen.body} LIMIT {SAMPLE_ROWS}")
@@ -355,8 +362,61 @@ class _Session:
             got = by_name[name]
             if column.family is Family.NUMBER:  # what some drivers bring as a Decimal
                 got = tuple(None if value is None else float(value) for value in got)
+            elif column.family is Family.BOOLEAN:
+                got = tuple(None if value is None else bool(value) for value in got)
             arrays.append(pa.array(got, type_, from_pandas=False))
         return pa.RecordBatch.from_arrays(arrays, names=list(columns))
+
+    def count_all(
+        self,
+        source: Source,
+        times: str | None,
+        layout: DataProfile,
+        found: dict[str, _Column],
+        wanted: Collection[str] | None = None,
+    ) -> DataProfile:
+        """Count on the bins of *layout*, and once more per segment; the columns *wanted*, by default all."""
+        chosen = found if wanted is None else {name: found[name] for name in wanted}
+        whole = self.count(source, times, layout, chosen)
+        segments = layout.segments
+        if segments is None or segments.column not in found:
+            return whole
+        value = self._segment_value(segments, found[segments.column])
+        profiles = {
+            label: self.count(
+                source.where(self._is(value, segments, label)),
+                times,
+                replace(part, timestamp=layout.timestamp),
+                chosen,
+            )
+            for label, part in segments.profiles.items()
+        }
+        return replace(whole, segments=replace(segments, profiles=profiles))
+
+    def _segment_value(self, segments: Segments, column: _Column) -> str:
+        """Return the expression of a row's segment; null where the column is of another family."""
+        d, quoted = self._dialect, self._dialect.identifier(segments.column)
+        if column.family is not segments.family:
+            return f"CAST(NULL AS {d.text})"
+        odd = self._odd(segments.column, column, segments.family)
+        value = {
+            Family.NUMBER: f"CAST({quoted} AS {d.double})",
+            Family.BOOLEAN: f"CASE WHEN {quoted} THEN 'true' WHEN NOT {quoted} THEN 'false' END",
+        }.get(segments.family, d.exact_text.format(quoted))
+        return f"(CASE WHEN ({odd}) IS NULL THEN {value} END)" if odd else f"({value})"
+
+    def _is(self, value: str, segments: Segments, label: str | None) -> str:
+        """Return the condition that a row with the segment *value* belongs to *label*."""
+        number = segments.family is Family.NUMBER and not value.startswith("CAST(NULL")
+        literals = {
+            known: self._dialect.number(float(known)) if number else self._dialect.string(known)
+            for known in segments.values
+        }
+        if label is not None:
+            return f"{value} = {literals[label]}"
+        if not literals:
+            return "1 = 1"
+        return f"({value} IS NULL OR {value} NOT IN ({', '.join(literals.values())}))"
 
     def count(self, source: Source, times: str | None, layout: DataProfile, found: dict[str, _Column]) -> DataProfile:
         """Count on the bins of *layout*."""
