@@ -37,5 +37,8 @@ def target() -> str | None:
 def require_local_executor(what: str) -> None:
     """:raises ConfigError: tasks of this deployment may run on several machines, and *what* works on one only."""
     executor = conf.get("core", "executor", fallback="LocalExecutor")
-    if executor.rpartition(".")[2] != "LocalExecutor":
+    if os.environ.get("AIRFLOW_IS_K8S_EXECUTOR_POD"):
+        # Airflow's Helm chart tells the pod that its executor is the LocalExecutor.
+        executor = "KubernetesExecutor"
+    if "," in executor or executor.rpartition(".")[2] != "LocalExecutor":
         raise ConfigError(f"{what} works on one machine, so with LocalExecutor only; this deployment runs {executor}.")

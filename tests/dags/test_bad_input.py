@@ -194,13 +194,29 @@ def test_an_interpreter_that_is_not_there_is_named_before_a_run_is_made(connecti
     assert tracking.find_runs(tracking.experiment("bad_python"), tags={}) == []
 
 
-@pytest.mark.parametrize("executor", ["CeleryExecutor", "airflow.executors.some.KubernetesExecutor"])
+@pytest.mark.parametrize(
+    "executor",
+    [
+        "CeleryExecutor",
+        "airflow.executors.some.KubernetesExecutor",
+        "CeleryExecutor,airflow.executors.local_executor.LocalExecutor",
+    ],
+)
 def test_jobs_of_this_machine_need_the_executor_of_this_machine(
     connection, storage, tmp_path, rows, monkeypatch, executor
 ):
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", executor)
     with pytest.raises(ConfigError, match=r"runs_on: process works on one machine, so with LocalExecutor only"):
         train("bad_executor", RAISES, tmp_path, rows)
+
+
+def test_a_pod_of_the_kubernetes_executor_is_known_whatever_its_environment_says(
+    connection, storage, tmp_path, rows, monkeypatch
+):
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "LocalExecutor")  # as in the pod template of Airflow's Helm chart
+    monkeypatch.setenv("AIRFLOW_IS_K8S_EXECUTOR_POD", "True")
+    with pytest.raises(ConfigError, match="this deployment runs KubernetesExecutor"):
+        train("bad_pod", RAISES, tmp_path, rows)
 
 
 # Data
