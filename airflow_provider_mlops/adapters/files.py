@@ -8,8 +8,10 @@ column where there is one, and the next step.
 
 from __future__ import annotations
 
+import functools
 import glob as globs
 import math
+import operator
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,16 +22,19 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_mlops.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import pyarrow as pa
 
     from airflow_provider_mlops.data import Window
 
+    _Bounds = tuple[tuple[Callable[[Any, Any], Any], pa.Scalar], ...]
+
 __all__ = ["column_names", "count_rows", "file_format", "scan", "schema"]
 
 _FORMATS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".arrow": "ipc", ".feather": "ipc", ".ipc": "ipc"}
 _COMPRESSED = {".gz", ".bz2", ".zst"}
+_BUFFER = 65_536  # bytes of a column of a local Parquet file that are read at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +107,7 @@ def scan(
     if source.format == "csv":
         yield from _scan_csv(source, wanted, timestamp, window, batch_rows=batch_rows, types=types or {})
     else:
-        yield from _scan_dataset(
+        yield from _scan_arrow(
             source, wanted, timestamp, window, batch_rows, dictionaries=dictionaries, most_rows=most_rows
         )
 
@@ -114,17 +119,13 @@ def count_rows(path: str, *, timestamp: str | None = None, window: Window | None
     :raises ConfigError: the files are CSV, whose rows nobody has counted.
     :raises DataError: as `scan`.
     """
-    import pyarrow.dataset as ds
-
     source = _resolve(path)
     if source.format == "csv":
         raise ConfigError(f"{path!r} is CSV: its rows are known when all of it has been read. Use Parquet.")
     found = _dataset_schema(source)
+    condition = _condition(timestamp, _bounds(found, timestamp, window, path))
     with _reading(path):
-        dataset = ds.FileSystemDataset.from_paths(
-            list(source.files), schema=found, format=_arrow_format(source, ()), filesystem=source.filesystem
-        )
-        return int(dataset.count_rows(filter=_condition(found, timestamp, window, path)))
+        return int(_dataset(source, found).count_rows(filter=condition))
 
 
 def _resolve(path: str) -> _Source:
@@ -250,17 +251,10 @@ def _require(columns: Sequence[str], names: Sequence[str], path: str) -> None:
 
 def _dataset_schema(source: _Source) -> pa.Schema:
     import pyarrow as pa
-    import pyarrow.dataset as ds
 
     unified: pa.Schema | None = None
     for name in source.files:
-        with _reading(name):
-            dataset = ds.FileSystemDataset.from_paths(
-                [name], schema=pa.schema([]), format=_arrow_format(source, ()), filesystem=source.filesystem
-            )
-            found = next(iter(dataset.get_fragments())).physical_schema
-        _refuse_duplicates(found.names, name)
-        found = found.remove_metadata()
+        found = _file_schema(source, name)
         try:
             unified = found if unified is None else pa.unify_schemas([unified, found], promote_options="permissive")
         except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
@@ -268,6 +262,23 @@ def _dataset_schema(source: _Source) -> pa.Schema:
     if unified is None:
         raise DataError(f"{source.path!r} holds no data files.")
     return unified
+
+
+def _file_schema(source: _Source, name: str) -> pa.Schema:
+    import pyarrow as pa
+
+    with _reading(name), source.filesystem.open_input_file(name) as opened:
+        if source.format == "parquet":
+            from pyarrow import parquet
+
+            with parquet.ParquetFile(opened) as file:
+                found = file.schema_arrow
+        else:
+            with pa.ipc.open_file(opened) as file:
+                found = file.schema
+    _refuse_duplicates(found.names, name)
+    # Arrow cannot filter views of text.
+    return pa.schema([field.with_type(pa.string()) if field.type == pa.string_view() else field for field in found])
 
 
 def _misfit(unified: pa.Schema, found: pa.Schema, first: str, name: str) -> str:
@@ -287,23 +298,7 @@ def _misfit(unified: pa.Schema, found: pa.Schema, first: str, name: str) -> str:
     return f"The columns of {name!r} do not fit those of {first!r}. Read them apart with a glob."
 
 
-def _arrow_format(source: _Source, text: Sequence[str]) -> Any:
-    import pyarrow.dataset as ds
-    from pyarrow import fs
-
-    if source.format == "parquet":
-        local = isinstance(source.filesystem, fs.LocalFileSystem)
-        return ds.ParquetFileFormat(
-            read_options=ds.ParquetReadOptions(dictionary_columns=list(text)),
-            # Fetching row groups ahead helps over a network; on a disk it only triples the memory.
-            default_fragment_scan_options=ds.ParquetFragmentScanOptions(
-                pre_buffer=not local, use_buffered_stream=local
-            ),
-        )
-    return ds.IpcFileFormat()
-
-
-def _scan_dataset(
+def _scan_arrow(
     source: _Source,
     columns: Sequence[str] | None,
     timestamp: str | None,
@@ -314,60 +309,128 @@ def _scan_dataset(
     most_rows: int | None,
 ) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa
-    import pyarrow.dataset as ds
 
     found = _dataset_schema(source)
     names = found.names if columns is None else list(columns)
     _require(names, found.names, source.path)
+    bounds = _bounds(found, timestamp, window, source.path)
+    read = [*names, timestamp] if bounds and timestamp is not None and timestamp not in names else names
+    chosen = None
+    if source.format == "parquet" and (bounds or most_rows is not None):
+        chosen = _row_groups(source, found, timestamp, bounds, most_rows)
     text: list[str] = []
     if dictionaries and source.format == "parquet":
-        text = [field.name for field in found if field.type in (pa.string(), pa.large_string())]
+        text = [field.name for field in found if field.type in _text_types()]
         for name in text:
             position = found.get_field_index(name)
             found = found.set(position, pa.field(name, pa.dictionary(pa.int32(), pa.string())))
-    with _reading(source.path):
-        dataset = ds.FileSystemDataset.from_paths(
-            list(source.files), schema=found, format=_arrow_format(source, text), filesystem=source.filesystem
-        )
-        condition = _condition(found, timestamp, window, source.path)
-        if most_rows is not None and source.format == "parquet":
-            dataset = _thinned(dataset, condition, timestamp, most_rows)
-        batches = dataset.scanner(
-            columns=names,
-            filter=condition,
-            batch_size=batch_rows,
-            batch_readahead=2,
-            fragment_readahead=1,
-        ).to_batches()
-        for batch in batches:
-            if source.format == "ipc":  # has no checksums: offsets that point outside would end the process
-                batch.validate(full=True)
-            if batch.num_rows:
-                yield batch
+    for number, file in enumerate(source.files):
+        if source.format == "ipc":
+            batches = _ipc_batches(source, file, read, batch_rows)
+        else:
+            groups = None if chosen is None else chosen.get(number, [])
+            batches = _parquet_batches(source, file, read, batch_rows, text=text, groups=groups)
+        with _reading(file):
+            for batch in batches:
+                part = _fitted(batch, found, read)
+                if bounds:
+                    mask = _inside(part.column(timestamp), bounds)
+                    part = part if mask.true_count == len(mask) else part.filter(mask)
+                if part.num_rows:
+                    yield part.select(names)
 
 
-def _thinned(dataset: Any, condition: Any, timestamp: str | None, most_rows: int) -> Any:
-    """Return *dataset* with so many of its row groups that they hold about *most_rows*, spread over time and files."""
-    import numpy as np
-    import pyarrow.dataset as ds
+def _parquet_batches(
+    source: _Source, name: str, columns: Sequence[str], rows: int, *, text: Sequence[str], groups: Sequence[int] | None
+) -> Iterator[pa.RecordBatch]:
+    """
+    Yield those of *columns* that the file has, in bounded memory however large its row groups are.
 
+    Of a local file no more than a small buffer per column is read ahead, and nothing is decoded ahead: a dataset's
+    scanner decodes whole row groups. Over a network one row group at a time is fetched whole.
+    """
+    from pyarrow import fs, parquet
+
+    local = isinstance(source.filesystem, fs.LocalFileSystem)
+    with source.filesystem.open_input_file(name) as opened:
+        metadata = parquet.read_metadata(opened)
+        types = {field.name: field.type for field in metadata.schema.to_arrow_schema()}
+        there = [column for column in columns if column in types]
+        groups = range(metadata.num_row_groups) if groups is None else groups
+        with parquet.ParquetFile(
+            opened,
+            metadata=metadata,
+            read_dictionary=[column for column in there if column in text and types[column] in _text_types()],
+            buffer_size=_BUFFER if local else 0,
+            pre_buffer=not local,
+        ) as file:
+            for part in [list(groups)] if local else [[group] for group in groups]:
+                yield from file.iter_batches(rows, row_groups=part, columns=there, use_threads=False)
+
+
+def _text_types() -> tuple[pa.DataType, ...]:
+    import pyarrow as pa
+
+    return pa.string(), pa.large_string(), pa.string_view()
+
+
+def _ipc_batches(source: _Source, name: str, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
+
+    with source.filesystem.open_input_file(name) as opened, pa.ipc.open_file(opened) as whole:
+        positions = [whole.schema.get_field_index(column) for column in columns]
+        options = pa.ipc.IpcReadOptions(included_fields=sorted(place for place in positions if place >= 0))
+        with pa.ipc.open_file(opened, options=options) as file:
+            for number in range(file.num_record_batches):
+                batch = file.get_batch(number)
+                batch.validate(full=True)  # has no checksums: offsets that point outside would end the process
+                for begin in range(0, batch.num_rows, rows):
+                    yield batch.slice(begin, rows)
+
+
+def _fitted(batch: pa.RecordBatch, found: pa.Schema, names: Sequence[str]) -> pa.RecordBatch:
+    """Return *batch* with the columns *names* in the types of *found*; what its file lacks is null."""
+    import pyarrow as pa
+
+    if not names:
+        return batch
+    arrays = []
+    for name in names:
+        position, type_ = batch.schema.get_field_index(name), found.field(name).type
+        array = pa.nulls(batch.num_rows, type_) if position < 0 else batch.column(position)
+        arrays.append(array if array.type == type_ else array.cast(type_))
+    return pa.RecordBatch.from_arrays(arrays, names=list(names))
+
+
+def _row_groups(
+    source: _Source, found: pa.Schema, timestamp: str | None, bounds: _Bounds, most_rows: int | None
+) -> dict[int, list[int]]:
+    """Return, by file, the row groups that may hold rows within *bounds*; about *most_rows* of them when given."""
+    dataset = _dataset(source, found)
+    condition = _condition(timestamp, bounds)
     groups = []
-    for file, fragment in enumerate(dataset.get_fragments(filter=condition)):
-        kept = fragment if condition is None else fragment.subset(filter=condition, schema=dataset.schema)
-        for group in kept.row_groups:
-            first = (group.statistics or {}).get(timestamp, {}).get("min")
-            groups.append((first is None, _as_number(first), file, group.id, fragment, group.num_rows))
+    with _reading(source.path):
+        for file, fragment in enumerate(dataset.get_fragments()):
+            kept = fragment if condition is None else fragment.subset(filter=condition, schema=found)
+            for group in kept.row_groups:
+                first = None if most_rows is None else (group.statistics or {}).get(timestamp, {}).get("min")
+                groups.append((first is None, _as_number(first), file, group.id, group.num_rows))
+    chosen: dict[int, list[int]] = {}
+    for _, _, file, number, _ in groups if most_rows is None else _thinned(groups, most_rows):
+        chosen.setdefault(file, []).append(number)
+    return {file: sorted(numbers) for file, numbers in chosen.items()}
+
+
+def _thinned(groups: Sequence[tuple[Any, ...]], most_rows: int) -> list[tuple[Any, ...]]:
+    """Return so many of *groups* that they hold about *most_rows* rows, spread over time and files."""
+    import numpy as np
+
     wanted = math.ceil(most_rows * len(groups) / max(sum(group[-1] for group in groups), 1))
     if wanted >= len(groups):
-        return dataset
-    groups.sort(key=lambda group: group[:4])
+        return list(groups)
+    ordered = sorted(groups)
     random = np.random.default_rng(0)
-    chosen: dict[int, tuple[Any, list[int]]] = {}
-    for share in np.array_split(np.arange(len(groups)), wanted):
-        _, _, file, number, fragment, _ = groups[int(random.choice(share))]
-        chosen.setdefault(file, (fragment, []))[1].append(number)
-    parts = [fragment.subset(row_group_ids=sorted(numbers)) for _, (fragment, numbers) in sorted(chosen.items())]
-    return ds.FileSystemDataset(parts, schema=dataset.schema, format=dataset.format, filesystem=dataset.filesystem)
+    return [ordered[int(random.choice(share))] for share in np.array_split(np.arange(len(groups)), wanted)]
 
 
 def _as_number(first: Any) -> float:
@@ -377,21 +440,44 @@ def _as_number(first: Any) -> float:
     return float(first.toordinal()) if isinstance(first, date) else 0.0
 
 
-def _condition(found: pa.Schema, timestamp: str | None, window: Window | None, path: str) -> Any:
-    """Return the filter that keeps the rows of *window*; ``None`` keeps all."""
-    import pyarrow.compute as pc
+def _dataset(source: _Source, found: pa.Schema) -> Any:
+    """Return the files as a dataset, which knows what a condition says about a row group."""
+    import pyarrow.dataset as ds
 
+    format_ = ds.ParquetFileFormat() if source.format == "parquet" else ds.IpcFileFormat()
+    return ds.FileSystemDataset.from_paths(
+        list(source.files), schema=found, format=format_, filesystem=source.filesystem
+    )
+
+
+def _bounds(found: pa.Schema, timestamp: str | None, window: Window | None, path: str) -> _Bounds:
+    """Return what the times of *window* are compared with, in the type of the column; nothing keeps all rows."""
     if timestamp is None or window is None or (window.start is None and window.end is None):
-        return None
+        return ()
     _require([timestamp], found.names, path)
     type_ = found.field(timestamp).type
-    condition = None
-    for bound, later in ((window.start, True), (window.end, False)):
-        if bound is not None:
-            literal = _literal(bound, type_, timestamp, path)
-            part = pc.field(timestamp) >= literal if later else pc.field(timestamp) < literal
-            condition = part if condition is None else condition & part
-    return condition
+    return tuple(
+        (comparison, _literal(bound, type_, timestamp, path))
+        for comparison, bound in ((operator.ge, window.start), (operator.lt, window.end))
+        if bound is not None
+    )
+
+
+def _condition(timestamp: str | None, bounds: _Bounds) -> Any:
+    """Return *bounds* as a filter of a dataset; ``None`` keeps all."""
+    import pyarrow.compute as pc
+
+    parts = [compare(pc.field(timestamp), bound) for compare, bound in bounds]
+    return functools.reduce(operator.and_, parts) if parts else None
+
+
+def _inside(times: pa.Array, bounds: _Bounds) -> pa.BooleanArray:
+    """Return which of *times* lie within *bounds*; a time that is missing does not."""
+    import pyarrow.compute as pc
+
+    compute = {operator.ge: pc.greater_equal, operator.lt: pc.less}
+    masks = [compute[compare](times, bound) for compare, bound in bounds]
+    return functools.reduce(pc.and_, masks).fill_null(False)
 
 
 def _literal(bound: datetime, type_: pa.DataType, timestamp: str, path: str) -> pa.Scalar:
@@ -519,12 +605,12 @@ def _scan_csv(
     if columns is not None and timestamp is not None and window is not None and timestamp not in columns:
         read = [*columns, timestamp]
     found = _csv_schema(source, types, read)
-    condition = _condition(found, timestamp, window, source.path)
+    bounds = _bounds(found, timestamp, window, source.path)
     for file in source.files:
         for batch in _csv_batches(source, file, found.names):
             arrays = [_convert_named(batch.column(field.name), field, file) for field in found]
             table = pa.Table.from_arrays(arrays, schema=found)
-            table = table if condition is None else table.filter(condition)
+            table = table.filter(_inside(table[timestamp], bounds)) if bounds else table
             for part in table.select(found.names if columns is None else columns).to_batches(max_chunksize=batch_rows):
                 if part.num_rows:
                     yield part

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
-from importlib.abc import MetaPathFinder
 from typing import Any
 
 
-class _WithoutPandas(MetaPathFinder):
+class _WithoutPandas:  # a finder by its method: `importlib.abc` loads temporary files and compression
     """
     Lets pandas be absent from this process.
 

@@ -18,6 +18,7 @@ from airflow_provider_mlops.drift.counts import (
     Family,
     NumberCounts,
     cap_counts,
+    counts_array,
     merge_moments,
     no_counts,
 )
@@ -31,18 +32,33 @@ if TYPE_CHECKING:
 
     from airflow_provider_mlops.drift.counts import Counts
 
-__all__ = ["CategoryCounter", "NumberCounter", "family_of", "microseconds", "parse_text", "plain"]
+__all__ = ["CategoryCounter", "NumberCounter", "Scratch", "family_of", "microseconds", "parse_text", "plain"]
 
 _NUMBER = r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$"
 _PENDING = 4 * CATEGORY_CAP  # values held before they are summed up
 
 
+class Scratch:
+    """Memory that the counters of one builder overwrite in turn: new pages for every batch cost more than counting."""
+
+    def __init__(self) -> None:
+        self._bytes = {place: np.empty(0, np.uint8) for place in ("values", "wide")}
+
+    def array(self, place: str, size: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """Return room for *size* values of *dtype* in *place*, ``values`` or ``wide``, until it is asked for again."""
+        needed = size * np.dtype(dtype).itemsize
+        if self._bytes[place].size < needed:
+            self._bytes[place] = np.empty(needed, np.uint8)
+        return self._bytes[place][:needed].view(dtype)
+
+
 class NumberCounter:
     """Counts the numbers of one column on the bins of *layout*."""
 
-    def __init__(self, layout: NumberCounts) -> None:
+    def __init__(self, layout: NumberCounts, scratch: Scratch | None = None) -> None:
         self._layout = layout
-        self._counts = np.zeros(layout.edges.size + 1, dtype=np.int64)
+        self._scratch = scratch or Scratch()
+        self._reached = np.zeros(layout.edges.size + 1, dtype=np.int64)  # rows up to each edge, and all rows
         self._blocks: dict[int, Counts] = {}
         self._nan = self._negative = self._positive = 0
         self._minimum, self._maximum = math.inf, -math.inf
@@ -50,54 +66,90 @@ class NumberCounter:
 
     def add(self, array: pa.Array, block: int | None) -> int:
         """Count *array*, whose rows all lie in *block* (``None``: in no block); return its missing rows."""
-        values = array.drop_null() if array.null_count else array
-        ordered = np.sort(values.to_numpy(zero_copy_only=False))
-        size = ordered.size
-        if size == 0:
-            return int(array.null_count)
-        if ordered.dtype.kind == "f":
-            low, high, size = np.searchsorted(ordered, [-np.inf, np.inf, np.nan], side="left")
+        import pyarrow as pa  # noqa: PLC0415 - loads at use, never at parse time
+
+        nulls = int(array.null_count)
+        if pa.types.is_floating(array.type):
+            nan = self._add_sorted(array.to_numpy(zero_copy_only=False), block) - nulls  # nulls become NaN
+            self._nan += nan
+            return nulls + nan
+        values = (array.drop_null() if nulls else array).to_numpy(zero_copy_only=False)
+        if values.size and int(values.max()) - int(values.min()) < values.size:
+            self._add_close(values, block)
+        else:
+            self._add_sorted(values, block)
+        return nulls
+
+    def _add_close(self, values: npt.NDArray[Any], block: int | None) -> None:
+        """Count integers that lie so close together that a count per integer takes less room than they do."""
+        lowest = values.min()
+        steps = self._scratch.array("values", values.size, np.int64)
+        np.subtract(values, lowest, out=steps, dtype=np.int64, casting="unsafe")
+        rows = np.bincount(steps)
+        seen = np.flatnonzero(rows)
+        rows = rows[seen]
+        numbers = (seen.astype(values.dtype) + lowest).astype(np.float64)
+        below = np.searchsorted(numbers, self._layout.edges, side="right")
+        self._add_reached(np.concatenate([[0], rows.cumsum()])[below], values.size, block)
+        mean = float((rows * numbers).sum() / values.size)
+        m2 = float((rows * np.square(numbers - mean)).sum())
+        self._add_moments(values.size, float(numbers[0]), float(numbers[-1]), mean, m2)
+
+    def _add_sorted(self, values: npt.NDArray[Any], block: int | None) -> int:
+        """Count numbers of any type and return how many are NaN."""
+        ordered = self._scratch.array("values", values.size, values.dtype)
+        np.copyto(ordered, values)
+        ordered.sort()
+        nan = 0
+        if ordered.size and ordered[-1] != ordered[-1]:  # NaN is sorted to the end
+            nan = ordered.size - int(np.searchsorted(ordered, ordered[-1]))
+            ordered = ordered[: ordered.size - nan]
+        if ordered.size == 0:
+            return nan
+        if ordered.dtype != np.float64:
+            narrow, ordered = ordered, self._scratch.array("wide", ordered.size, np.float64)
+            np.copyto(ordered, narrow)
+        self._add_reached(np.searchsorted(ordered, self._layout.edges, side="right"), ordered.size, block)
+        low, high = 0, ordered.size
+        if ordered[0] == -np.inf:
             low = int(np.searchsorted(ordered, -np.inf, side="right"))
             self._negative += low
-            self._positive += int(size - high)
-        else:
-            low, high = 0, size
-        nan = ordered.size - int(size)
-        self._nan += nan
-        below = np.searchsorted(ordered[:size], self._layout.edges, side="right")
-        counts = np.diff(below, prepend=0, append=size)
-        self._counts += counts
-        if block is not None:
-            if block in self._blocks:
-                self._blocks[block] += counts
-            else:
-                self._blocks[block] = counts.astype(np.int64)
-        self._add_finite(ordered[low:high])
-        return int(array.null_count) + nan
+        if ordered[-1] == np.inf:
+            high = int(np.searchsorted(ordered, np.inf))
+            self._positive += ordered.size - high
+        if low < high:
+            finite = ordered[low:high]
+            first, last = float(finite[0]), float(finite[-1])
+            with np.errstate(over="ignore", invalid="ignore"):
+                mean = float(finite.sum() / finite.size)
+                finite -= mean
+                m2 = float(np.square(finite, out=finite).sum())
+            self._add_moments(finite.size, first, last, mean, m2)
+        return nan
 
-    def _add_finite(self, ordered: npt.NDArray[Any]) -> None:
-        if ordered.size == 0:
-            return
-        self._minimum = min(self._minimum, float(ordered[0]))
-        self._maximum = max(self._maximum, float(ordered[-1]))
-        with np.errstate(over="ignore", invalid="ignore"):
-            mean = float(ordered.mean(dtype=np.float64))
-            m2 = float(np.square(ordered - mean, dtype=np.float64).sum())
-        self._moments = (
-            self._moments[0] + ordered.size,
-            *merge_moments(self._moments, (ordered.size, mean, m2)),
-        )
+    def _add_reached(self, below: Counts, size: int, block: int | None) -> None:
+        reached = np.empty_like(self._reached)
+        reached[:-1], reached[-1] = below, size
+        self._reached += reached
+        if block in self._blocks:
+            self._blocks[block] += reached
+        elif block is not None:
+            self._blocks[block] = reached
+
+    def _add_moments(self, size: int, first: float, last: float, mean: float, m2: float) -> None:
+        self._minimum, self._maximum = min(self._minimum, first), max(self._maximum, last)
+        self._moments = (self._moments[0] + size, *merge_moments(self._moments, (size, mean, m2)))
 
     def result(self, blocks: Sequence[int]) -> NumberCounts:
         """Return the counts, with one row per block of *blocks*."""
-        width = self._counts.size
+        width = self._reached.size
         zeros = np.zeros(width, dtype=np.int64)
         rows = [self._blocks.get(block, zeros) for block in blocks]
         finite, mean, m2 = self._moments
         return NumberCounts(
             edges=self._layout.edges,
-            counts=self._counts.copy(),
-            blocks=np.stack(rows) if rows else no_counts(width),
+            counts=np.diff(self._reached, prepend=0),
+            blocks=counts_array(np.diff(np.stack(rows), prepend=0)) if rows else no_counts(width),
             nan=self._nan,
             negative_infinity=self._negative,
             positive_infinity=self._positive,
@@ -124,13 +176,15 @@ class CategoryCounter:
         """Count *array*, whose rows all lie in *block* (``None``: in no block); return its missing rows."""
         import pyarrow as pa  # noqa: PLC0415 - loads at use, never at parse time
 
+        nulls = array.null_count
         if pa.types.is_boolean(array.type):
-            indices = array.drop_null().cast(pa.int8())
+            indices = array.cast(pa.int8())
             dictionary = pa.array(["false", "true"], pa.large_string())
         else:
             if not pa.types.is_dictionary(array.type):
                 array = array.cast(pa.large_string()).dictionary_encode()
-            indices, dictionary = array.indices.drop_null(), array.dictionary
+            indices, dictionary = array.indices, array.dictionary
+        indices = indices.drop_null() if nulls else indices
         if self._dictionary is None or not self._dictionary.equals(dictionary):
             self._flush()
             self._dictionary = dictionary
@@ -139,28 +193,28 @@ class CategoryCounter:
             self._open[block] += counts
         else:
             self._open[block] = counts
-        return len(array) - len(indices)
+        return int(nulls)
 
     def _flush(self) -> None:
         """Look at the values of the dictionary in use, once."""
         import pyarrow as pa  # noqa: PLC0415 - loads at use, never at parse time
-        import pyarrow.compute as pc  # noqa: PLC0415 - loads at use, never at parse time
 
         if not self._open:
             return
         total = np.stack(list(self._open.values())).sum(axis=0)
-        values = self._dictionary.cast(pa.large_string())
         cells = self._layout.cells
         if any(block is not None for block in self._open):
+            import pyarrow.compute as pc  # noqa: PLC0415 - loads at use, and takes as long as to count a million rows
+
+            values = self._dictionary.cast(pa.large_string())
             place = pc.index_in(values, value_set=pa.array(cells, pa.large_string()))
             place = place.fill_null(len(cells)).to_numpy(zero_copy_only=False)
             for block, counts in self._open.items():
                 if block is not None:
                     summed = np.bincount(place, weights=counts, minlength=len(cells) + 1).astype(np.int64)
                     self._blocks[block] = self._blocks.get(block, np.zeros_like(summed)) + summed
-        seen = np.flatnonzero(total)
-        self._pending.append((values.take(pa.array(seen)) if seen.size < total.size else values, total[seen]))
-        self._pending_values += seen.size
+        self._pending.append((self._dictionary, total))
+        self._pending_values += total.size
         self._open = {}
         if self._pending_values > _PENDING:
             self._compact(2 * CATEGORY_CAP)
@@ -169,17 +223,14 @@ class CategoryCounter:
         """Sum up what is pending, and let go of all but the *keep* most frequent values."""
         import pyarrow as pa  # noqa: PLC0415 - loads at use, never at parse time
 
-        if not self._pending:
+        if len(self._pending) < 2 and self._pending_values <= keep:
             return
-        table = pa.table(
-            {
-                "value": pa.concat_arrays([values for values, _ in self._pending]),
-                "count": np.concatenate([counts for _, counts in self._pending]),
-            }
-        )
-        if len(self._pending) > 1:
-            table = table.group_by("value", use_threads=False).aggregate([("count", "sum")])
-            table = table.rename_columns(["value", "count"])
+        parts = [
+            pa.table({"value": values.cast(pa.large_string()), "count": counts}).filter(pa.array(counts > 0))
+            for values, counts in self._pending
+        ]
+        table = pa.concat_tables(parts).group_by("value", use_threads=False).aggregate([("count", "sum")])
+        table = table.rename_columns(["value", "count"])
         if table.num_rows > keep:
             table = table.sort_by([("count", "descending"), ("value", "ascending")])
             self._tail_rows += int(np.sum(table["count"].to_numpy()[keep:]))
@@ -193,7 +244,8 @@ class CategoryCounter:
         self._compact(2 * CATEGORY_CAP)
         counts: dict[str, int] = {}
         for values, numbers in self._pending:
-            counts.update(zip(values.to_pylist(), numbers.tolist(), strict=True))
+            seen = zip(values.to_pylist(), numbers.tolist(), strict=True)
+            counts.update((value, number) for value, number in seen if number)
         counts, dropped = cap_counts(counts)
         width = len(self._layout.cells) + 1
         zeros = np.zeros(width, dtype=np.int64)

@@ -19,6 +19,7 @@ import numpy as np
 from airflow_provider_mlops.drift.counting import (
     CategoryCounter,
     NumberCounter,
+    Scratch,
     family_of,
     microseconds,
     parse_text,
@@ -436,7 +437,8 @@ class ProfileBuilder:
 
     def __init__(self, layout: DataProfile) -> None:
         self._layout = layout.without_counts()
-        self._columns = {name: _ColumnCounter(column) for name, column in self._layout.columns.items()}
+        scratch = Scratch()
+        self._columns = {name: _ColumnCounter(column, scratch) for name, column in self._layout.columns.items()}
         self._known = {*layout.columns, *layout.excluded, layout.timestamp}
         self._extra: dict[str, str] = {}
         self._rows = 0
@@ -561,12 +563,12 @@ def _merged(left: Segments | None, right: Segments | None) -> Segments | None:
 class _ColumnCounter:
     """Counts one column: what is null, of another family, unreadable, and the values."""
 
-    def __init__(self, layout: ColumnProfile) -> None:
+    def __init__(self, layout: ColumnProfile, scratch: Scratch) -> None:
         self._layout = layout
         self._rows = self._null = self._unparsed = 0
         self._retyped: dict[str, int] = {}
         self._block_missing: dict[int, int] = {}
-        self._numbers = None if layout.numbers is None else NumberCounter(layout.numbers)
+        self._numbers = None if layout.numbers is None else NumberCounter(layout.numbers, scratch)
         self._categories = None if layout.categories is None else CategoryCounter(layout.categories)
         self._texts = None if layout.texts is None else TextCounter(layout.texts)
         counters = (self._numbers, self._categories, self._texts)

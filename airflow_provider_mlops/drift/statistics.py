@@ -321,33 +321,33 @@ def shares_distance(p: Array, q: Array) -> Array:
 # Categories and shares
 
 
-def smallest_tail(pooled: Counts, hits: Counts, n: int, m: int) -> float:
+def smallest_tail(pooled: Counts, hits: Counts, n: int, m: int, *, most: float = 1.0) -> float:
     """
     Return the smallest tail probability of any cell: *hits* window rows among *pooled* ones, both ``(cells,)``.
 
-    Only cells whose tail may be the smallest are summed up: a tail lies between two geometric sums, since the ratio of
-    neighboring terms falls from the hits outwards. Exact up to the series' rounding.
+    :param most: what is returned when no tail is smaller.
+
+    The tails are summed up in the order of a lower bound, a geometric sum, since the ratio of neighboring terms falls
+    from the hits outwards; as soon as a bound is above the smallest tail found, no other can be. Exact up to the
+    series' rounding.
     """
     pooled, hits = np.unique(np.stack([pooled, hits]), axis=1)
     upward = hits >= pooled * (m / (n + m))
     first = np.exp(_log_hypergeometric(hits, pooled, n, m))
-    spread = np.sqrt(pooled * (m / (n + m)) * (n / (n + m)))
-    steps = np.floor(spread / 2)
-
-    def ratio(step: Any) -> Array:
-        """Return the ratio of the terms *step* + 1 and *step* away from the hits; 0 beyond the last term."""
-        x = np.where(upward, hits + step, hits - step)
+    steps = np.floor(np.sqrt(pooled * (m / (n + m)) * (n / (n + m))) / 2)
+    x = np.where(upward, hits + steps, hits - steps)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # The ratio of the terms *steps* + 1 and *steps* away from the hits; 0 beyond the last term.
         up = np.maximum(pooled - x, 0) * np.maximum(m - x, 0) / ((x + 1) * (n - pooled + x + 1))
         down = np.maximum(x, 0) * np.maximum(n - pooled + x, 0) / ((pooled - x + 1.0) * (m - x + 1))
-        term: Array = np.clip(np.where(upward, up, down), 0.0, 1.0)
-        return term
-
-    with np.errstate(divide="ignore", invalid="ignore"):
-        near, far = ratio(0), np.nan_to_num(ratio(steps))
-        most = np.where(near < 1, first / (1 - near), 1.0)
-        least = np.where(far < 1, first * (1 - far ** (steps + 1)) / (1 - far), first * (steps + 1))
-    candidates = np.flatnonzero(least <= most.min() * (1 + 1e-6))
-    return min(_smaller_tail(int(pooled[cell]), int(hits[cell]), n, m) for cell in candidates)
+        ratio = np.nan_to_num(np.clip(np.where(upward, up, down), 0.0, 1.0))
+        least = np.where(ratio < 1, first * (1 - ratio ** (steps + 1)) / (1 - ratio), first * (steps + 1))
+    smallest = most
+    for cell in np.argsort(least):
+        if least[cell] > smallest * (1 + 1e-6):
+            break
+        smallest = min(smallest, _smaller_tail(int(pooled[cell]), int(hits[cell]), n, m))
+    return smallest
 
 
 def _smaller_tail(pooled: int, hits: int, n: int, m: int) -> float:
@@ -391,8 +391,9 @@ def cells_p(reference: Counts, current: Counts) -> float:
     kept = pooled >= 2
     if not kept.any():
         return 1.0
-    tail = smallest_tail(pooled[kept], current[kept], int(reference.sum()), int(current.sum()))
-    return min(1.0, float(kept.sum() * 2 * tail))
+    times = 2 * int(kept.sum())
+    tail = smallest_tail(pooled[kept], current[kept], int(reference.sum()), int(current.sum()), most=1 / times)
+    return 1.0 if tail == 1 / times else times * tail
 
 
 def chi_square_p(reference: Counts, current: Counts) -> float:

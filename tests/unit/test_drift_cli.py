@@ -240,20 +240,34 @@ def test_a_missing_argument_is_told_with_the_usage(capsys):
     assert "the following arguments are required: REFERENCE" in capsys.readouterr().err
 
 
-def test_as_a_module_it_loads_nothing_heavy(data, tmp_path):
-    """One fresh process as a user starts it: answers, and has loaded none of the heavy libraries."""
+HEAVY = {"scipy.stats", "pandas", "pydantic", "airflow", "mlflow", "sklearn", "sqlalchemy"}
+
+
+def loaded(*arguments):
+    """Run the module in a fresh process as a user starts it; return which heavy libraries it loaded and its code."""
     probe = (
         "import runpy, sys\n"
         "before = set(sys.modules)\n"
-        f"sys.argv = ['drift', {data['reference']!r}, {data['moved']!r}, '--time', 'at', '--html', "
-        f"{str(tmp_path / 'r.html')!r}, '--fail-on-drift']\n"
+        f"sys.argv = ['drift', *{list(map(str, arguments))!r}]\n"
         "try:\n"
         "    runpy.run_module('airflow_provider_mlops.drift', run_name='__main__')\n"
         "except SystemExit as left:\n"
         "    code = left.code\n"
-        "heavy = {'scipy.stats', 'pandas', 'pydantic', 'airflow', 'mlflow', 'sklearn', 'sqlalchemy'}\n"
-        "heavy &= set(sys.modules) - before\n"
-        "print('LOADED', sorted(heavy), 'CODE', code)\n"
+        f"heavy = {HEAVY | {'pyarrow.dataset', 'pyarrow.compute'}!r} & set(sys.modules) - before\n"
+        "print('LOADED', code, *sorted(heavy))\n"
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=120)
-    assert done.stdout.splitlines()[-1] == "LOADED [] CODE 1", done.stderr
+    code, *heavy = done.stdout.splitlines()[-1].removeprefix("LOADED ").split()
+    return set(heavy), int(code)
+
+
+def test_as_a_module_it_loads_nothing_heavy(data, tmp_path):
+    page = tmp_path / "r.html"
+    heavy, code = loaded(data["reference"], data["moved"], "--time", "at", "--html", page, "--fail-on-drift")
+    assert (heavy & HEAVY, code) == (set(), 1)
+
+
+def test_a_stored_reference_needs_no_more_of_pyarrow_than_the_files_take(data, tmp_path):
+    stored = tmp_path / "stored.json"
+    assert loaded(data["reference"], data["quiet"], "--exclude", "at", "--save-profile", stored)[1] == 0
+    assert loaded(stored, data["quiet"], "--json") == (set(), 0)

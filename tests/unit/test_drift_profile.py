@@ -186,6 +186,43 @@ def test_another_type_of_the_same_family_is_counted_alike(same):
     assert (column.numbers.rows, column.null, dict(column.retyped)) == (2, 1, {})
 
 
+@given(
+    st.sampled_from(["int8", "uint8", "int16", "int32", "uint32", "int64", "uint64", "float16", "float32", "float64"]),
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 300),
+    st.sampled_from([3, 100, 10**6]),
+)
+def test_numbers_of_every_width_are_counted_as_their_float64(kind, seed, size, spread):
+    rng, dtype = np.random.default_rng(seed), np.dtype(kind)
+    if dtype.kind == "f":
+        values = rng.normal(0, min(spread, 1000), size).astype(dtype)
+        values[rng.random(size) < 0.1] = rng.choice([math.nan, math.inf, -math.inf])
+    else:
+        limits = np.iinfo(dtype)
+        low = [limits.min, max(limits.min, -1), max(limits.max - spread, 0)][rng.integers(3)]
+        values = rng.integers(low, min(limits.max, low + spread), size, dtype=dtype, endpoint=True)
+    missing = rng.random(size) < rng.choice([0, 0.2])
+    exact = values.astype(np.float64)
+    on = choose_layout(pa.record_batch({"x": np.array([-1.0, 0.0, 1.5, 100.0, *exact[np.isfinite(exact)][:20]])}))
+    part = pa.record_batch({"x": pa.array(values, mask=missing)})
+    column = profile_of(part.slice(0, size // 2), part.slice(size // 2), on=on).columns["x"]
+    numbers, kept = column.numbers, exact[~missing]
+    numeric, finite = kept[~np.isnan(kept)], kept[np.isfinite(kept)]
+    below = [0, *((numeric <= edge).sum() for edge in numbers.edges), numeric.size]
+    assert numbers.counts.tolist() == np.diff(below).tolist()
+    assert (column.null, numbers.nan) == (missing.sum(), kept.size - numeric.size)
+    assert (numbers.negative_infinity, numbers.positive_infinity) == (
+        (kept == -math.inf).sum(),
+        (kept == math.inf).sum(),
+    )
+    if finite.size:
+        assert (numbers.minimum, numbers.maximum) == (finite.min(), finite.max())
+        assert numbers.mean == pytest.approx(finite.mean(), rel=1e-12, abs=1e-9)
+        assert numbers.m2 == pytest.approx(
+            ((finite - finite.mean()) ** 2).sum(), rel=1e-6, abs=1e-6 * finite.max() ** 2
+        )
+
+
 def test_nulls_inside_a_dictionary_are_nulls():
     array = pa.DictionaryArray.from_arrays(pa.array([0, 1, 1, None], pa.int32()), pa.array(["a", None]))
     on = choose_layout(pa.record_batch({"c": ["a", "b"]}))

@@ -120,6 +120,30 @@ def test_dictionaries_stay_dictionaries_when_asked(tmp_path):
     assert read(path, dictionaries=True)["c"].to_pylist() == TABLE["c"].to_pylist()
 
 
+def test_dictionaries_of_files_that_lack_the_column_are_null(tmp_path):
+    write(pa.table({"n": [1], "c": ["a"]}), tmp_path / "1.parquet")
+    write(pa.table({"n": [2]}), tmp_path / "2.parquet")
+    assert read(tmp_path, dictionaries=True).to_pydict() == {"n": [1, 2], "c": ["a", None]}
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.arrow"])
+def test_views_of_text_are_text(tmp_path, name):
+    path = write(TABLE.set_column(2, "c", TABLE["c"].cast(pa.string_view())), tmp_path / name)
+    window = Window(NOON + timedelta(days=1), None)
+    assert read(path, timestamp="at", window=window)["c"].to_pylist() == ["b", None, "ä"]
+    assert schema(path).field("c").type == pa.string()
+
+
+def test_a_row_group_is_never_whole_in_memory(tmp_path):
+    rows = 2_000_000
+    write(pa.table({f"x{i}": np.random.default_rng(i).random(rows) for i in range(4)}), tmp_path / "t.parquet")
+    assert parquet.ParquetFile(tmp_path / "t.parquet").num_row_groups == 2
+    before, most = pa.total_allocated_bytes(), 0
+    for _ in scan(str(tmp_path / "t.parquet")):
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert most < 16 * 2**20  # one row group decoded is 32 MiB
+
+
 # Types of CSV
 
 
