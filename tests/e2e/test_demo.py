@@ -63,24 +63,16 @@ def logs_of(folder):
     return [file for file in folder.rglob("*") if file.is_file() and (file.suffix == ".log" or file.name == "log")]
 
 
-def test_once_tells_all_acts_within_the_time_and_memory_it_has(tmp_path):
-    folder = tmp_path / "once"
-    with demo(folder, "--once") as command, Watch(command.family) as watch:
-        assert command.wait(within=480) == 0, command.text[-6000:]
-        assert command.family.gone(within=2) == []
-    summary = check_summary(folder)
-    print(f"demo: {summary['seconds']} s, {watch.peak / 2**30:.2f} GiB")
-    assert summary["seconds"] < 480
-    assert 2**28 < watch.peak < 4 * 2**30
-    assert len(watch.listeners) >= 4  # Airflow, MLflow, the router, a model server
-    assert watch.public == {}
-
-
-def test_it_stays_up_with_addresses_that_work_until_ctrl_c(tmp_path):
+def test_it_tells_all_acts_within_the_time_and_memory_it_has_and_stays_up_until_ctrl_c(tmp_path):
     folder = tmp_path / "stay"
-    with demo(folder) as command:
+    with demo(folder) as command, Watch(command.family) as watch:
         command.wait_for("Ctrl-C stops everything.", within=480)
-        check_summary(folder)
+        summary = check_summary(folder)
+        print(f"demo: {summary['seconds']} s, {watch.peak / 2**30:.2f} GiB")
+        assert summary["seconds"] < 480
+        assert 2**28 < watch.peak < 4 * 2**30
+        assert len(watch.listeners) >= 4  # Airflow, MLflow, the router, a model server
+        assert watch.public == {}
         told = command.text
 
         curl = next(line.strip() for line in told.splitlines() if line.strip().startswith("curl "))
