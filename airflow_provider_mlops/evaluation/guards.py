@@ -68,7 +68,7 @@ def check_leakage(features: Mapping[str, np.ndarray], label: np.ndarray, *, max_
     for name, values in features.items():
         column = values[known].astype(float)
         column = np.where(np.isnan(column), -np.inf, column)
-        one = Sample(truth, None, column, False, 2, 0.5, truth, column)
+        one = Sample(truth, None, column, False, 2, truth, column)
         auc = METRICS["roc_auc"].value(one)
         aucs[name] = max(auc, 1 - auc)
     leaks = {name: auc for name, auc in sorted(aucs.items(), key=lambda item: -item[1]) if auc > max_auc}

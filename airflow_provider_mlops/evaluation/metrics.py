@@ -323,9 +323,12 @@ def _relative_error(sample: Sample) -> Floats:
         return np.asarray(np.abs((sample.truth - _labels(sample)) / sample.truth))
 
 
-def _pinball(sample: Sample) -> Floats:
-    error = sample.truth - _labels(sample)
-    return np.maximum(sample.quantile * error, (sample.quantile - 1) * error)
+def _pinball(percent: int) -> Callable[[Sample], Floats]:
+    def loss(sample: Sample) -> Floats:
+        error = sample.truth - _labels(sample)
+        return np.maximum(percent / 100 * error, (percent / 100 - 1) * error)
+
+    return loss
 
 
 def _explained(sample: Sample) -> Floats:
@@ -497,31 +500,34 @@ def _average_precision_influence(truth: Floats, score: Floats) -> Floats:
     return result
 
 
-METRICS: dict[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        MomentMetric("accuracy", True, "label", 0, 1, _CLASSES, _mean_of(_correct), _ratio),
-        MomentMetric("balanced_accuracy", True, "label", 0, 1, _CLASSES, _confusion_of_all, _balanced),
-        MomentMetric("precision", True, "label", 0, 1, _CLASSES, _confusion, _precision),
-        MomentMetric("recall", True, "label", 0, 1, _CLASSES, _confusion, _recall),
-        MomentMetric("f1", True, "label", 0, 1, _CLASSES, _confusion, _f1),
-        MomentMetric("precision_macro", True, "label", 0, 1, _CLASSES, _confusion_of_all, _precision),
-        MomentMetric("recall_macro", True, "label", 0, 1, _CLASSES, _confusion_of_all, _recall),
-        MomentMetric("f1_macro", True, "label", 0, 1, _CLASSES, _confusion_of_all, _f1),
-        RankMetric("roc_auc", "roc_auc"),
-        RankMetric("average_precision", "average_precision"),
-        MomentMetric("log_loss", False, "probabilities", 0, math.inf, _CLASSES, _mean_of(_surprise), _ratio),
-        MomentMetric("brier", False, "probabilities", 0, 2, _CLASSES, _mean_of(_squared_probability_error), _ratio),
-        MomentMetric("ece", False, "probabilities", 0, 1, _CLASSES, _calibration, _calibration_error),
-        MomentMetric("mae", False, "value", 0, math.inf, _VALUES, _mean_of(_absolute_error), _ratio),
-        MomentMetric("rmse", False, "value", 0, math.inf, _VALUES, _mean_of(_squared_error), _root),
-        MomentMetric("mape", False, "value", 0, math.inf, _VALUES, _mean_of(_relative_error), _ratio),
-        MomentMetric("r2", True, "value", -math.inf, 1, _VALUES, _explained, _r2),
-        MomentMetric("pinball", False, "value", 0, math.inf, _VALUES, _mean_of(_pinball), _ratio),
-        MomentMetric("ndcg", True, "value", 0, 1, _RANKING, _mean_of_queries(_ndcg(None)), _ratio),
-        MomentMetric("ndcg_at_10", True, "value", 0, 1, _RANKING, _mean_of_queries(_ndcg(10)), _ratio),
-        MomentMetric("mrr", True, "value", 0, 1, _RANKING, _mean_of_queries(_reciprocal_rank), _ratio),
-        MomentMetric("hit_rate_at_10", True, "value", 0, 1, _RANKING, _mean_of_queries(_hit_in_ten), _ratio),
-    )
-}
+def _pinball_metric(percent: int) -> MomentMetric:
+    columns = _mean_of(_pinball(percent))
+    return MomentMetric(f"pinball_p{percent:02}", False, "value", 0, math.inf, _VALUES, columns, _ratio)
+
+
+_ALL: tuple[Metric, ...] = (
+    MomentMetric("accuracy", True, "label", 0, 1, _CLASSES, _mean_of(_correct), _ratio),
+    MomentMetric("balanced_accuracy", True, "label", 0, 1, _CLASSES, _confusion_of_all, _balanced),
+    MomentMetric("precision", True, "label", 0, 1, _CLASSES, _confusion, _precision),
+    MomentMetric("recall", True, "label", 0, 1, _CLASSES, _confusion, _recall),
+    MomentMetric("f1", True, "label", 0, 1, _CLASSES, _confusion, _f1),
+    MomentMetric("precision_macro", True, "label", 0, 1, _CLASSES, _confusion_of_all, _precision),
+    MomentMetric("recall_macro", True, "label", 0, 1, _CLASSES, _confusion_of_all, _recall),
+    MomentMetric("f1_macro", True, "label", 0, 1, _CLASSES, _confusion_of_all, _f1),
+    RankMetric("roc_auc", "roc_auc"),
+    RankMetric("average_precision", "average_precision"),
+    MomentMetric("log_loss", False, "probabilities", 0, math.inf, _CLASSES, _mean_of(_surprise), _ratio),
+    MomentMetric("brier", False, "probabilities", 0, 2, _CLASSES, _mean_of(_squared_probability_error), _ratio),
+    MomentMetric("ece", False, "probabilities", 0, 1, _CLASSES, _calibration, _calibration_error),
+    MomentMetric("mae", False, "value", 0, math.inf, _VALUES, _mean_of(_absolute_error), _ratio),
+    MomentMetric("rmse", False, "value", 0, math.inf, _VALUES, _mean_of(_squared_error), _root),
+    MomentMetric("mape", False, "value", 0, math.inf, _VALUES, _mean_of(_relative_error), _ratio),
+    MomentMetric("r2", True, "value", -math.inf, 1, _VALUES, _explained, _r2),
+    *map(_pinball_metric, (1, 5, 10, 25, 50, 75, 90, 95, 99)),
+    MomentMetric("ndcg", True, "value", 0, 1, _RANKING, _mean_of_queries(_ndcg(None)), _ratio),
+    MomentMetric("ndcg_at_10", True, "value", 0, 1, _RANKING, _mean_of_queries(_ndcg(10)), _ratio),
+    MomentMetric("mrr", True, "value", 0, 1, _RANKING, _mean_of_queries(_reciprocal_rank), _ratio),
+    MomentMetric("hit_rate_at_10", True, "value", 0, 1, _RANKING, _mean_of_queries(_hit_in_ten), _ratio),
+)
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
 """Every metric by name: direction, what must be predicted, admissible range, tasks."""

@@ -26,7 +26,6 @@ class Sample:
     :param score: binary: ``(n,)`` score of the positive class; multiclass: ``(n, classes)``; ``None``: labels only.
     :param calibrated: the scores lie in 0..1, and those of several classes add up to 1.
     :param classes: number of classes; 0 for regression.
-    :param quantile: the quantile that ``pinball`` judges.
     :param raw_truth: the truth as given, for metrics of the user's own.
     :param raw: the predictions as given.
     :param group: ``(n,)`` code of the query of each row, for rankings; ``None`` for all others.
@@ -37,7 +36,6 @@ class Sample:
     score: np.ndarray | None
     calibrated: bool
     classes: int
-    quantile: float
     raw_truth: np.ndarray
     raw: np.ndarray
     group: np.ndarray | None = None
@@ -184,7 +182,7 @@ def sample(
             {"rows": count},
         )
     if classes is None:
-        return _values(label, predicted, numeric=numeric, policy=policy, who=who, group=group)
+        return _values(label, predicted, numeric=numeric, who=who, group=group)
     return _classes(label, predicted, numeric=numeric, policy=policy, classes=classes, columns=columns, who=who)
 
 
@@ -193,7 +191,6 @@ def _values(
     predicted: np.ndarray,
     *,
     numeric: bool,
-    policy: GatePolicy,
     who: str,
     group: np.ndarray | None,
 ) -> Sample | Finding:
@@ -204,7 +201,7 @@ def _values(
             f"for labels of {label.dtype}.",
         )
     values = predicted.astype(float)
-    return Sample(label.astype(float), values, None, False, 0, policy.quantile, label, predicted, group)
+    return Sample(label.astype(float), values, None, False, 0, label, predicted, group)
 
 
 def _classes(
@@ -235,11 +232,11 @@ def _classes(
             hard = (score >= policy.threshold).astype(np.int64) if calibrated else None
         else:
             hard = score.argmax(axis=1)
-        return Sample(truth, hard, score, calibrated, k, policy.quantile, label, predicted)
+        return Sample(truth, hard, score, calibrated, k, label, predicted)
     codes = encode(predicted, classes)
     if k > 2 or not numeric or (codes < k).all():
-        return Sample(truth, codes, None, False, k, policy.quantile, label, predicted)
+        return Sample(truth, codes, None, False, k, label, predicted)
     score = predicted.astype(float)
     calibrated = bool(((score >= 0) & (score <= 1)).all())
     hard = (score >= policy.threshold).astype(np.int64) if calibrated else None
-    return Sample(truth, hard, score, calibrated, k, policy.quantile, label, predicted)
+    return Sample(truth, hard, score, calibrated, k, label, predicted)

@@ -255,7 +255,6 @@ class GatePolicy:
     :param block_rows: rows per block of time-ordered data; ``None``: the cube root of n, at least 2.
     :param positive_label: which of two labels is positive; ``None``: the greater one.
     :param threshold: score from which a row is predicted positive.
-    :param quantile: quantile that ``pinball`` judges, 0..1.
     """
 
     alpha: float = 0.05
@@ -270,7 +269,6 @@ class GatePolicy:
     block_rows: int | None = None
     positive_label: Any = None
     threshold: float = 0.5
-    quantile: float = 0.5
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -278,7 +276,6 @@ class GatePolicy:
             ("power", 0.5, 1.0),
             ("slice_alpha", 0.0, 0.5),
             ("threshold", 0.0, 1.0),
-            ("quantile", 0.0, 1.0),
         ):
             value = getattr(self, name)
             if not low < value < high:

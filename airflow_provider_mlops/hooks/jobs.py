@@ -72,8 +72,16 @@ def run_job(backend: JobBackend, spec: JobSpec, log: Log) -> tuple[JobStatus, st
     """
     Submit *spec* if it is not there yet, copy its log line by line to *log*, wait for its end.
 
-    Returns the final status and the last lines of the log.
+    Returns the final status and the last lines of the log. The values of *spec*'s secrets are hidden in all of them: a
+    script, or a pickle that it loads, may print its environment.
     """
+    secrets = sorted(filter(None, spec.secret_environment.values()), key=len, reverse=True)
+
+    def shown(line: str) -> str:
+        for secret in secrets:
+            line = line.replace(secret, "***")
+        return line
+
     backend.submit(spec)
     offset, rest, tail = 0, "", [""]
     while True:
@@ -81,6 +89,7 @@ def run_job(backend: JobBackend, spec: JobSpec, log: Log) -> tuple[JobStatus, st
         text, offset = backend.logs(spec.name, offset)
         while text:
             *lines, rest = (rest + text).split("\n")
+            lines = [shown(line) for line in lines]
             for line in lines:
                 log.info("%s", line)
             tail = [*tail, *lines][-_TAIL:]
@@ -88,6 +97,6 @@ def run_job(backend: JobBackend, spec: JobSpec, log: Log) -> tuple[JobStatus, st
         if final:
             break
         time.sleep(_POLL)
-    if rest:
+    if rest := shown(rest):
         log.info("%s", rest)
     return status, "\n".join(line for line in [*tail, rest] if line.strip())

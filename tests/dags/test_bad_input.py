@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -17,7 +19,9 @@ from airflow.sdk import DAG
 from leftovers import users_of
 from services_mlflow import basic, free_port, locked_door
 
+from airflow_provider_mlops.adapters.jobs.subprocess import ProcessBackend
 from airflow_provider_mlops.errors import ConfigError, DataError, JobFailedError, ServiceError
+from airflow_provider_mlops.hooks.jobs import run_job
 from airflow_provider_mlops.hooks.journal import JournalHook
 from airflow_provider_mlops.hooks.mlflow import MlflowHook
 from airflow_provider_mlops.jobs import JobSpec
@@ -465,6 +469,31 @@ def test_a_job_does_not_show_its_secrets():
     spec = JobSpec(name="x", command=("python",), environment={}, secret_environment={"TOKEN": SECRET})
     assert SECRET not in repr(spec)
     assert SECRET not in str(spec)
+
+
+class Telltale:
+    def __reduce__(self):
+        told = "import os; print(dict(os.environ)); raise ValueError(os.environ['MLFLOW_TRACKING_PASSWORD'])"
+        return exec, (told,)
+
+
+def test_a_pickle_that_prints_its_environment_tells_no_secret(tmp_path):
+    lines = []
+    model = tmp_path / "model.pkl"
+    model.write_bytes(pickle.dumps(Telltale()))
+    spec = JobSpec(
+        name="loads",
+        command=(sys.executable, "-c", "import pickle, sys; pickle.load(open(sys.argv[1], 'rb'))", str(model)),
+        environment={"MLFLOW_TRACKING_USERNAME": "ann"},
+        secret_environment={"MLFLOW_TRACKING_PASSWORD": SECRET, "MLFLOW_TRACKING_TOKEN": ""},
+    )
+    log = SimpleNamespace(info=lambda text, *values: lines.append(text % values))
+    status, tail = run_job(ProcessBackend(tmp_path / "jobs"), spec, log)
+    assert status.phase.value == "failed"
+    assert "'MLFLOW_TRACKING_USERNAME': 'ann'" in "".join(lines)
+    assert "'MLFLOW_TRACKING_PASSWORD': '***'" in "".join(lines)
+    assert "ValueError: ***" in tail
+    assert SECRET not in "".join(lines) + tail
 
 
 NO_SECRET = """\

@@ -11,7 +11,7 @@ from airflow_provider_mlops.evaluation.metrics import METRICS, find_metric, lack
 from airflow_provider_mlops.evaluation.samples import Sample, class_order, encode, missing, sample
 from airflow_provider_mlops.evaluation.values import Finding, GatePolicy, Reason
 
-POLICY = GatePolicy(quantile=0.9)
+POLICY = GatePolicy()
 
 
 def encoded(label, predicted, task="binary", policy=POLICY, columns=None):
@@ -73,7 +73,9 @@ VALUES = {
     "rmse": skm.root_mean_squared_error,
     "mape": skm.mean_absolute_percentage_error,
     "r2": skm.r2_score,
-    "pinball": lambda y, p: skm.mean_pinball_loss(y, p, alpha=0.9),
+    "pinball_p50": lambda y, p: skm.mean_absolute_error(y, p) / 2,
+    "pinball_p05": lambda y, p: skm.mean_pinball_loss(y, p, alpha=0.05),
+    "pinball_p90": lambda y, p: skm.mean_pinball_loss(y, p, alpha=0.9),
 }
 CASES = [
     *(("binary", name, oracle) for name, oracle in BINARY.items()),
