@@ -3,11 +3,11 @@ What does a drift check of 50 columns cost, next to merely reading the file, and
 
     python benchmarks/drift_cost.py [--large] [--without-peers]
 
-Seeded Parquet files of 35 numeric and 15 categorical columns (up to 10,000 values), a million rows each, or ten
-million with ``--large``. Every side is a process of its own, started anew: CPU seconds of all its threads, wall time,
-peak memory. The other libraries run with their defaults, by the scripts in ``benchmarks/peers``, for each of which uv
-makes an environment of its own. Writes ``benchmarks/results/drift-cost.json``; ``--large`` writes
-``drift-cost-large.json``.
+Seeded Parquet files of 35 numeric and 15 categorical columns (up to 10,000 values), a million rows each, in row groups
+of a million. Every side is a process of its own, started anew: CPU seconds of all its threads, wall time, peak memory.
+The other libraries run with their defaults, by the scripts in ``benchmarks/peers``, for each of which uv makes an
+environment of its own. Writes ``benchmarks/results/drift-cost.json``. ``--large`` takes a file of ten million rows and
+a folder of ten such files, of which ``--max-rows`` reads a part, and writes ``drift-cost-large.json``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from common import goal, load, table, write
 
 SEED = 20_260_102
-CHUNK = 1_000_000
+CHUNK = 1_000_000  # rows, and rows of a row group
+FILES = 10  # of the folder of a hundred million rows
+MOST = 5_000_000  # rows to read of that folder
 REPEATS = 5
 PEERS = Path(__file__).parent / "peers"
 
@@ -117,7 +119,7 @@ def decoded(current, repeats):
 
 
 def ours(side, arguments, repeats):
-    command = [sys.executable, "-m", "airflow_provider_mlops.drift", *arguments, "--json"]
+    command = [sys.executable, "-m", "airflow_provider_mlops.drift", *map(str, arguments), "--json"]
     return middle(side, [process(*command)[0] for _ in range(repeats)])
 
 
@@ -143,42 +145,65 @@ def main():
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--without-peers", action="store_true")
     options = parser.parse_args()
-    chunks, repeats = (10, 3) if options.large else (1, REPEATS)
     before = load()
     with tempfile.TemporaryDirectory() as made:
         reference, current, profile = (str(Path(made) / name) for name in ("a.parquet", "b.parquet", "reference.json"))
+        chunks = 10 if options.large else 1
         for path, seed, count in ((reference, 1, 1), (current, 2, chunks)):
             # In a process of its own: the peak memory of a child is never below that of its parent.
             code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import drift_cost; "
             subprocess.run([sys.executable, "-c", f"{code}drift_cost.generate({path!r}, {seed}, {count})"], check=True)
         process(sys.executable, "-m", "airflow_provider_mlops.drift", reference, reference, "--save-profile", profile)
-        decode = decoded(current, repeats)
-        stored = ours("ours, stored reference", [profile, current], repeats)
-        rows = [decode, stored]
-        if not options.large:
-            both = ours("ours, both from files", [reference, current], repeats)
-            rows.append(both)
-            if not options.without_peers:
-                rows += [peer(script, reference, current) for script in sorted(PEERS.glob("*.py"))]
-        sizes = {"rows": CHUNK * chunks, "columns": 50, "file_mib": round(Path(current).stat().st_size / 2**20)}
-    rows = [{**row, **sizes, "load_average": before} for row in rows]
-    table(rows, ["side", "cpu_seconds", "reading_cpu_seconds", "wall_seconds", "peak_mib", "runs", "not_run"])
-    ratio = round(stored["cpu_seconds"] / decode["reading_cpu_seconds"], 2)
-    whole = round(stored["cpu_seconds"] / decode["cpu_seconds"], 2)
-    limit = 1.3 if options.large else 2.0
-    size = f"{chunks}M x 50, stored reference"
-    goals = [
-        goal(f"{size}: our whole process / reading alone, CPU", f"<= {limit}", ratio, ratio <= limit),
-        goal(f"{size}: our whole process / a process that only reads, CPU", f"<= {limit}", whole, whole <= limit),
-    ]
-    if options.large:
-        peak = stored["peak_mib"]
-        goals.append(goal(f"{size}: peak memory, MiB", "<= 500", peak, peak <= 500))
+        if options.large:
+            rows, goals = large(current, profile, Path(made) / "folder")
+        else:
+            rows, goals = small(reference, current, profile, peers=not options.without_peers)
+        file = {"columns": 50, "file_mib": round(Path(current).stat().st_size / 2**20), "row_group": CHUNK}
+    rows = [{**row, **file, "load_average": before} for row in rows]
+    table(rows, ["side", "rows", "cpu_seconds", "reading_cpu_seconds", "wall_seconds", "peak_mib", "runs", "not_run"])
+    return write("drift-cost-large" if options.large else "drift-cost", goals, rows)
+
+
+def small(reference, current, profile, *, peers):
+    """Return rows and goals of a million rows against a million."""
+    decode = decoded(current, REPEATS)
+    stored = ours("ours, stored reference", [profile, current], REPEATS)
+    both = ours("ours, both from files", [reference, current], REPEATS)
+    rows = [decode, stored, both]
+    rows += [peer(script, reference, current) for script in sorted(PEERS.glob("*.py"))] if peers else []
+    goals = against("1M x 50, stored reference", stored, decode, 2.0)
     for row in rows:
         if row["side"].startswith("evidently") and row["runs"]:
             times = round(row["cpu_seconds"] / both["cpu_seconds"], 1)
             goals.append(goal("Evidently's CPU / ours, both sides from files", ">= 70", times, times >= 70))
-    return write("drift-cost-large" if options.large else "drift-cost", goals, rows)
+    return [{**row, "rows": CHUNK} for row in rows], goals
+
+
+def large(current, profile, folder):
+    """Return rows and goals of ten million rows, and of a part of a hundred million."""
+    decode = decoded(current, 3)
+    stored = ours("ours, stored reference", [profile, current], 3)
+    folder.mkdir()
+    for number in range(FILES):
+        os.link(current, folder / f"{number}.parquet")
+    part = ours(f"ours, stored reference, --max-rows {MOST:,}", [profile, folder, "--max-rows", MOST], 3)
+    goals = against("10M x 50, stored reference", stored, decode, 1.3)
+    peak = max(row["peak_mib"] for row in (stored, part))
+    goals.append(goal("10M and 100M x 50: peak memory, MiB", "<= 500", peak, peak <= 500))
+    for unit in ("cpu_seconds", "wall_seconds"):
+        times = round(part[unit] / stored[unit], 2)
+        goals.append(goal(f"100M with --max-rows / 10M, {unit.replace('_', ' ')}", "<= 3", times, times <= 3))
+    return [{**decode, "rows": 10 * CHUNK}, {**stored, "rows": 10 * CHUNK}, {**part, "rows": FILES * 10 * CHUNK}], goals
+
+
+def against(size, stored, decode, limit):
+    """Return the goals of our whole process next to a process that decodes, and next to its decoding alone."""
+    ratio = round(stored["cpu_seconds"] / decode["reading_cpu_seconds"], 2)
+    whole = round(stored["cpu_seconds"] / decode["cpu_seconds"], 2)
+    return [
+        goal(f"{size}: our whole process / reading alone, CPU", f"<= {limit}", ratio, ratio <= limit),
+        goal(f"{size}: our whole process / a process that only reads, CPU", f"<= {limit}", whole, whole <= limit),
+    ]
 
 
 if __name__ == "__main__":
