@@ -104,7 +104,7 @@ def _rule(data: DataReport, script: ScriptReport) -> dict[str, object]:
 def _yaml(document: Mapping[str, object]) -> str:
     from airflow_provider_mlops.pipeline.rendering import dump
 
-    head = "# Check with `mlops lint`; every key is explained in the reference, docs/reference/pipeline.md.\n"
+    head = "# Check with `mlops lint`; `mlops schema --format markdown` explains every key.\n"
     return head + dump(document).replace(
         "evaluate:\n", "evaluate:  # every rule must hold; raise the limit to what is good enough for a first model\n"
     )

@@ -6,6 +6,7 @@ import glob as globs
 import os
 import re
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,14 +101,14 @@ def check_file(file: Path, *, root: str | None = None) -> tuple[list[Finding], s
         loaded = load(file, root=root)
     except MlopsError as error:
         return [Finding(line) for line in str(error).splitlines()], None
-    found = dict.fromkeys([*_stub(file), *_scripts(loaded), *_data(loaded), *_rules(loaded)])
+    found = dict.fromkeys([*_stub(file), *_schedule(loaded), *_scripts(loaded), *_data(loaded), *_rules(loaded)])
     for target in target_names(file, root=root):
         try:
             variant = load(file, target=target, root=root)
         except MlopsError as error:
             found |= dict.fromkeys(Finding(f"{line} (target {target})") for line in str(error).splitlines())
         else:
-            found |= dict.fromkeys([*_scripts(variant), *_rules(variant)])
+            found |= dict.fromkeys([*_schedule(variant), *_scripts(variant), *_rules(variant)])
     return list(found), loaded.spec.name
 
 
@@ -134,6 +135,24 @@ def _stub(file: Path) -> Iterator[Finding]:
         )
 
 
+def _schedule(loaded: Loaded) -> Iterator[Finding]:
+    """Tell of a schedule that asks for more trainings than ``retrain`` lets it have."""
+    from airflow_provider_mlops.pipeline.schedules import times_per_30_days
+    from airflow_provider_mlops.pipeline.spec import format_duration
+
+    spec, retrain = loaded.spec, loaded.spec.retrain
+    if spec.schedule is None or "schedule" not in retrain.when:
+        return
+    times = times_per_30_days(spec.schedule)
+    if times > retrain.max_runs_per_30_days or timedelta(days=30) / times < retrain.cooldown:
+        yield Finding(
+            f"{_at(loaded, 'schedule')}: warning: comes round {times:.0f} times in 30 days, and retrain allows "
+            f"{retrain.max_runs_per_30_days} trainings, {format_duration(retrain.cooldown)} apart: the other runs stop "
+            "at decide. Train less often, or change retrain.max_runs_per_30_days and retrain.cooldown.",
+            error=False,
+        )
+
+
 def _scripts(loaded: Loaded) -> Iterator[Finding]:
     from airflow_provider_mlops.cli.script import read_script
 
@@ -154,6 +173,11 @@ def _scripts(loaded: Loaded) -> Iterator[Finding]:
         if section == "train" and not report.logs_model:
             yield Finding(
                 f"{where}: warning: no call of log_model or autolog; a training without a model fails.",
+                error=False,
+            )
+        if section == "train" and "MLOPS_DATA_URI" not in report.variables:
+            yield Finding(
+                f"{where}: warning: does not read MLOPS_DATA_URI, so it may train on the rows that are to judge it.",
                 error=False,
             )
         if section == "train" and report.sets_target:

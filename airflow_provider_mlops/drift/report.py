@@ -369,6 +369,8 @@ def _gap_words(bars: Sequence[Bar], ends: Sequence[float], gap: int) -> str:
     if not ends:
         return ""
     below = [sum(getattr(bar, side).value for bar in bars[: gap + 1]) for side in ("reference", "current")]
+    if below[0] == below[1]:
+        return "Nowhere apart: both hold the same share of rows below every value."
     return (
         f"Widest apart at {short(ends[gap])}: {percent(below[0])} of the reference lies at or below it, "
         f"{percent(below[1])} of the current data."

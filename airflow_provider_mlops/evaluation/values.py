@@ -213,7 +213,7 @@ class Predictions:
     :param candidate: ``(n,)`` predicted labels, scores of the positive class or values; or ``(n, k)`` probabilities.
     :param champion: the same for the champion; ``None``: there is none, or see *champion_error*.
     :param slices: columns that rules name in ``per``, each ``(n,)``.
-    :param time: ``(n,)`` event times; when given, neighbours in time are resampled together, in blocks.
+    :param time: ``(n,)`` event times; when given, neighbors in time are resampled together, in blocks.
     :param entity: ``(n,)`` whose rows belong together; when given, they are resampled together. In a ranking: the
         query whose rows compete for the first place.
     :param newest: ``(n,)`` truth values: the rows of the newest window; a rule that compares with the champion then
@@ -340,7 +340,7 @@ class GateDecision:
     :param findings: what the guards found; with a finding no rule is evaluated.
     :param bootstrap: there was no champion: absolute rules only.
     :param champion_ignored: ``unsafe_ignore_champion`` switched the comparison of the primary metric off.
-    :param rows: labelled evaluation rows that were judged.
+    :param rows: labeled evaluation rows that were judged.
     :param rows_needed: rows that would have shown what was not shown, when underpowered.
     """
 

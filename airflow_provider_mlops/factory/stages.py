@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import TaskGroup, XComArg
@@ -26,6 +26,7 @@ from airflow_provider_mlops.operators.prepare import PrepareDataOperator
 from airflow_provider_mlops.operators.retraining import DecideRetrainingOperator
 from airflow_provider_mlops.operators.training import TrainOperator
 from airflow_provider_mlops.operators.validation import ValidateDataOperator
+from airflow_provider_mlops.pipeline.schedules import times_per_30_days
 from airflow_provider_mlops.pipeline.spec import format_duration
 
 if TYPE_CHECKING:
@@ -420,16 +421,7 @@ _EVIDENCE = """\
 
 def _checks_per_30_days(schedule: str | None) -> float:
     """Return how often *schedule* comes round in 30 days; checks by hand count as daily ones."""
-    if schedule is None:
-        return 30.0
-    from croniter import croniter
-
-    begin, ticks = datetime(2024, 1, 1, tzinfo=UTC), 40
-    line = {"@once": "@yearly", "@quarterly": "0 0 1 */3 *"}.get(schedule, schedule)
-    times = croniter(line, begin)
-    for _ in range(ticks):
-        last: datetime = times.get_next(datetime)
-    return ticks * (timedelta(days=30) / (last - begin))
+    return 30.0 if schedule is None else times_per_30_days(schedule)
 
 
 def _contract(pipeline: Pipeline) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The human gate: a person is asked, and what was answered is journalled."""
+"""The human gate: a person is asked, and what was answered is journaled."""
 
 from __future__ import annotations
 

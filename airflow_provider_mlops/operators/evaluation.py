@@ -24,7 +24,7 @@ class EvaluateModelOperator(MlopsOperator):
     Judge a candidate on rows that it was not trained on, against rules and against the champion.
 
     A job scores both models on the same frozen rows; the gate then computes metrics with paired intervals. The
-    decision is journalled and stored in the candidate's MLflow run (``mlops/gate.json``), and so are what it was judged
+    decision is journaled and stored in the candidate's MLflow run (``mlops/gate.json``), and so are what it was judged
     on (``mlops/evaluation.json``) and how much each input matters to it (``mlops/importance.json``).
 
     Returns ``{"verdict", "reason", "sentence", "digest", "champion", "run_id", "experiment_id", "predictions_uri",

@@ -205,7 +205,7 @@ class SmokeTestModelOperator(MlopsOperator):
 
 class PromoteModelOperator(MlopsOperator):
     """
-    Point the champion alias at a version that the gate has passed: compare and swap, journalled.
+    Point the champion alias at a version that the gate has passed: compare and swap, journaled.
 
     A task that was killed half-way and runs again finishes what it began; of two promotions at once one loses. A DAG
     run that is older than the champion never moves the alias backwards. Returns ``{"model", "version", "previous",
@@ -217,12 +217,12 @@ class PromoteModelOperator(MlopsOperator):
         (templated)
     :param gate_digest: digest of the gate's decision. (templated)
     :param approval: what the `ApproveModelOperator` or `ApprovalOperator` before this task returned: the answer, and
-        who gave it, is journalled before anything moves, and only ``Approve`` lets it. Without it nobody was asked.
+        who gave it, is journaled before anything moves, and only ``Approve`` lets it. Without it nobody was asked.
         (templated)
     :param alias: alias to move.
     :param on_foreign_change: what to do when somebody moved the alias by hand: ``fail``, ``adopt`` or ``restore``.
     :param allow_downgrade: promote a version older than the champion.
-    :param unsafe_override: promote what the gate did not pass; the text says why and is journalled. (templated)
+    :param unsafe_override: promote what the gate did not pass; the text says why and is journaled. (templated)
     :param mlflow_conn_id: the MLflow connection.
     :raises PromotionConflictError: the champion is another one than expected.
     :raises GateRefused: the journal holds no passed decision of the gate for this version, or it was not approved.

@@ -55,7 +55,7 @@ class DecideRetrainingOperator(MlopsOperator):
         violating_windows: int = 2,
         of_last: int = 3,
         cooldown: str = "3d",
-        max_runs_per_30_days: int = 4,
+        max_runs_per_30_days: int = 5,
         breaker_after: int = 3,
         lease: str = "2d",
         binding: bool = True,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
 
 from airflow_provider_mlops.errors import ConfigError, did_you_mean
 
-__all__ = ["check_schedule"]
+__all__ = ["check_schedule", "times_per_30_days"]
 
 _PRESETS = ("@once", "@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -43,6 +44,18 @@ def check_schedule(text: str) -> str:
         if not all(_is_item(item, low, high, names) for item in field.split(",")):
             raise ConfigError(f"{text!r} is no cron line: {field!r} is no {name} ({low}..{high}).")
     return text
+
+
+def times_per_30_days(schedule: str) -> float:
+    """Return how often *schedule*, a valid one, comes round in 30 days on average."""
+    from croniter import croniter  # noqa: PLC0415 - comes with Airflow, without which the core can be imported
+
+    begin, ticks = datetime(2024, 1, 1, tzinfo=UTC), 40
+    line = {"@once": "@yearly", "@quarterly": "0 0 1 */3 *"}.get(schedule, schedule)
+    times = croniter(line, begin)
+    for _ in range(ticks):
+        last: datetime = times.get_next(datetime)
+    return ticks * (timedelta(days=30) / (last - begin))
 
 
 def _is_item(item: str, low: int, high: int, names: tuple[str, ...]) -> bool:

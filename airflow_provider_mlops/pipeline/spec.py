@@ -208,7 +208,7 @@ class DataSpec(Section):
         0.2,
         json_schema_extra={"default": "20%"},
         description="What is never trained on and judges the candidate: a duration (needs `timestamp`) or a share of "
-        "the rows. With `timestamp` the newest labelled rows; without, rows chosen by a hash of their values.",
+        "the rows. With `timestamp` the newest labeled rows; without, rows chosen by a hash of their values.",
     )
 
 
@@ -446,7 +446,7 @@ class RetrainSpec(Section):
     )
     of_last: Count = Field(3, description="... out of this many latest windows.")
     cooldown: Duration = Field(timedelta(days=3), description="Shortest time from the end of one training to the next.")
-    max_runs_per_30_days: Count = Field(4, description="Most trainings in 30 days.")
+    max_runs_per_30_days: Count = Field(5, description="Most trainings in 30 days; 5 is what a weekly schedule takes.")
     breaker_after: Count = Field(
         3, description="After this many refused or failed candidates in a row only a person can start a training."
     )

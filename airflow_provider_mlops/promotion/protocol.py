@@ -56,7 +56,7 @@ class PromotionRequest:
     :param owner: holder of the lease. The same owner takes its own lease over at once; any other waits for its end.
     :param allow_downgrade: allow a version older than the champion, or one that was rolled back from.
     :param on_foreign_change: what to do when the alias was moved from outside.
-    :param unsafe_override: promote without a gate that passed, for this reason; journalled.
+    :param unsafe_override: promote without a gate that passed, for this reason; journaled.
     """
 
     model: str
@@ -248,7 +248,7 @@ def _judge(request: PromotionRequest, entries: Sequence[Entry], run_id: str | No
     if objection is not None and request.unsafe_override is None:
         raise GateRefused(
             f"{what} is not promoted: {objection} Evaluate it again, or say why it shall be promoted all the same with "
-            "unsafe_override, which is journalled."
+            "unsafe_override, which is journaled."
         )
     return (recorded["digest"] if recorded else digest), objection
 

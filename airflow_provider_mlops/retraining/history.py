@@ -75,7 +75,7 @@ class History:
 
     :param attempts: oldest first.
     :param checks: the windows judged since the last training was asked for and since the last promotion, oldest first;
-        a window that was judged twice stands once, with its last judgement.
+        a window that was judged twice stands once, with its last judgment.
     :param quarantined: digests of data that broke its contract.
     :param follow_up: a request was turned away because a training was in flight: look again when that ends.
     """

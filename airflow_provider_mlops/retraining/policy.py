@@ -75,7 +75,7 @@ class RetrainPolicy:
     violating_windows: int = 2
     of_last: int = 3
     cooldown: timedelta = timedelta(days=3)
-    max_runs_per_30_days: int = 4
+    max_runs_per_30_days: int = 5
     breaker_after: int = 3
     lease: timedelta = timedelta(days=2)
 

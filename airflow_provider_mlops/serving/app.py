@@ -185,7 +185,7 @@ class _Model:
 
         try:
             predictions = self._model.predict(data, params=params)
-        except MlflowException:  # the request does not fit the signature: MLflow's own judgement
+        except MlflowException:  # the request does not fit the signature: MLflow's own judgment
             raise
         except Exception as error:
             _log.exception("Version %s of %s failed.", self._meter.version, self._meter.name)

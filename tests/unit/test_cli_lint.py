@@ -23,7 +23,7 @@ def dags(tmp_path, monkeypatch):
     (tmp_path / "rain.yaml").write_text(PIPELINE)
     (tmp_path / "rain.py").write_text(stub("rain"))
     (tmp_path / "rain.csv").write_text("at,wind,rain\n2024-01-01,3,1\n")
-    (tmp_path / "train.py").write_text("import mlflow\nmlflow.autolog()\n")
+    (tmp_path / "train.py").write_text("import mlflow\nmlflow.autolog()\nDATA = 'MLOPS_DATA_URI'\n")
     return tmp_path
 
 
@@ -135,6 +135,20 @@ WARNINGS = {
         lambda: change("train.py", "autolog", "log_metric"),
         "rain.yaml:5: train.script: warning: no call of log_model or autolog; a training without a model fails.",
     ),
+    "data of its own": (
+        lambda: change("train.py", "MLOPS_DATA_URI", "all.csv"),
+        (
+            "rain.yaml:5: train.script: warning: does not read MLOPS_DATA_URI, so it may train on the rows that are to "
+            "judge it."
+        ),
+    ),
+    "more often than is allowed": (
+        lambda: change("rain.yaml", "mlops: 1\n", 'mlops: 1\nschedule: "@daily"\n'),
+        (
+            "rain.yaml:2: schedule: warning: comes round 30 times in 30 days, and retrain allows 5 trainings, 3d apart: the "
+            "other runs stop at decide. Train less often, or change retrain.max_runs_per_30_days and retrain.cooldown."
+        ),
+    ),
     "own server": (
         lambda: change("train.py", "import mlflow\n", "import mlflow\nmlflow.set_tracking_uri('x')\n"),
         "rain.yaml:5: train.script: warning: line 2 chooses a tracking server or experiment; its run would not be found.",
@@ -157,6 +171,11 @@ WARNINGS = {
 def test_a_warning_does_not_change_the_exit_code(dags, capsys, breaks, message):
     breaks()
     assert lint(capsys) == (0, [message], "1 pipeline, 0 errors, 1 warning")
+
+
+def test_a_weekly_schedule_is_allowed_as_it_stands(dags, capsys):
+    change("rain.yaml", "mlops: 1\n", 'mlops: 1\nschedule: "0 6 * * MON"\n')
+    assert lint(capsys) == (0, [], "1 pipeline, 0 errors, 0 warnings")
 
 
 def test_remote_data_is_not_looked_at(dags, capsys):

@@ -585,3 +585,13 @@ def test_whatever_happens_no_training_breaks_the_policy(events, budget, cooldown
             book.append(
                 {"key": key, "run": f"r{number}", "asked": story.now, "begin": story.now, "end": None, "how": None}
             )
+
+
+def test_a_weekly_schedule_is_never_kept_waiting_by_the_defaults():
+    story, now = Story(), START
+    for week in range(12):
+        story.now = now = START + 7 * week * DAY
+        asked = decide(RetrainPolicy(), story.journal.read("model/m"), now, f"k{week}", trigger=Trigger.SCHEDULE)
+        assert asked.verdict is Verdict.TRAIN
+        story.write(kinds.RETRAINING_DECIDED, asked.to_payload())
+        story.started(f"k{week}", f"r{week}").wait(HOUR).finished(f"k{week}", f"r{week}").gate("passed", f"r{week}")
