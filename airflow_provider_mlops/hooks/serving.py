@@ -185,11 +185,11 @@ def _tail(logs: Any, name: str) -> str:
 
 
 def _peak_memory_mb(url: str) -> float | None:
-    """Return the resident memory that the server's own metrics tell, in MiB."""
+    """Return the most memory that the server has held, in MiB, as its own metrics tell."""
     import httpx
 
     metrics = httpx.get(f"{url}/metrics", timeout=10, trust_env=False).text
-    found = re.search(r"^process_resident_memory_bytes ([0-9.e+]+)", metrics, re.MULTILINE)
+    found = re.search(r"^mlops_serving_peak_memory_bytes\{.*\} ([0-9.e+]+)$", metrics, re.MULTILINE)
     return round(float(found[1]) / 2**20, 1) if found else None
 
 

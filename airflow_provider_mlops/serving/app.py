@@ -13,9 +13,11 @@ from __future__ import annotations
 import contextvars
 import json
 import logging
+import math
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_mlops.serving.traffic import Traffic
@@ -102,11 +104,20 @@ class LiveProfile:
                 self._builder.add(batch)
 
 
+def _peak_memory() -> float:
+    """Return the most bytes that this process has held; NaN on systems other than Linux."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return math.nan
+    peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    return 1024 * float(peak.split()[1])
+
+
 class Meter:
     """Measures one model version: Prometheus metrics, live profile, counts for a rollout."""
 
     def __init__(self, name: str, version: str, profile: LiveProfile | None) -> None:
-        from prometheus_client import CollectorRegistry, Counter, Histogram
+        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
         self.name, self.version, self.profile = name, version, profile
         self.registry = CollectorRegistry()
@@ -131,6 +142,12 @@ class Meter:
         self._classes = Counter(
             "mlops_serving_classes", "Predictions that are no numbers.", [*labels, "class"], registry=self.registry
         )
+        Gauge(
+            "mlops_serving_peak_memory_bytes",
+            "Most memory that the server has held, where the system tells it.",
+            [*labels],
+            registry=self.registry,
+        ).labels(**labels).set_function(_peak_memory)
         self._labels = labels
         self._known_classes: set[str] = set()
         self._answers = 0

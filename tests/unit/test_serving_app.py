@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -120,6 +121,14 @@ def test_metrics_count_answers_and_predictions(load):
     assert 'mlops_serving_requests_total{code="200",model="sum",version="7"} 1.0' in text
     assert 'mlops_serving_latency_seconds_count{model="sum",version="7"} 2.0' in text
     assert 'mlops_serving_prediction_bucket{le="10.0",model="sum",version="7"} 2.0' in text
+
+
+def test_the_metrics_tell_the_most_memory_that_was_held(load):
+    text = client(load("sum")).get("/metrics").text
+    (peak,) = re.findall(
+        r'^mlops_serving_peak_memory_bytes\{model="sum",version="7"\} ([0-9.e+]+)$', text, re.MULTILINE
+    )
+    assert 2**24 < float(peak) < 2**36
 
 
 def test_predictions_that_are_no_numbers_are_counted_by_class(load):
