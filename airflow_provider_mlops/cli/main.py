@@ -64,6 +64,11 @@ def execute(function: str, arguments: argparse.Namespace) -> int:
         lines = str(error).splitlines()
     except OSError as error:
         lines = [f"{error.filename}: {error.strerror}." if error.filename else str(error)]
+    except Exception as error:
+        if type(error).__name__ != "AirflowNotFoundException":  # by name: most commands do without Airflow
+            raise
+        where = "the environment (AIRFLOW_CONN_...) and the secrets backend, not Airflow's database"
+        lines = [f"{error}. Outside of a task these are asked for connections: {where}."]
     else:
         return code
     for line in lines:

@@ -45,3 +45,9 @@ def test_a_command_ends_with_the_same_code_and_words(tmp_path, capsys):
 def test_a_group_of_commands_is_a_group(tmp_path, capsys):
     assert run(["journal", "verify"], ["--url", f"sqlite:///{tmp_path}/journal.db"]) == 1
     assert capsys.readouterr().out.startswith("There is no entry: nothing was verified.")
+
+
+def test_a_connection_that_is_not_there_is_a_line_and_the_exit_code_2(monkeypatch, capsys):
+    monkeypatch.setenv("AIRFLOW__MLOPS__JOURNAL_CONN_ID", "no_such_journal")
+    assert run(["journal", "why"], ["rain"]) == 2
+    assert "The conn_id `no_such_journal` isn't defined. Outside of a task these are asked" in capsys.readouterr().err
