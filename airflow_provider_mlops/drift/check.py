@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from airflow_provider_mlops.drift import statistics
+from airflow_provider_mlops.drift import statistics, vectors
 from airflow_provider_mlops.drift.contract import check_contract
 from airflow_provider_mlops.drift.profile import MIN_BLOCKS, Family
 from airflow_provider_mlops.errors import ConfigError
@@ -551,7 +551,14 @@ def _count_tests(reference: DataProfile) -> int:
     Of a text each measure is a test of its own, and the same is asked of every segment.
     """
     parts = reference.segments.profiles.values() if reference.segments else ()
-    per_column = {Family.NUMBER: 2, Family.BOOLEAN: 2, Family.TEXT: 3, Family.TIME: 1, Family.OTHER: 1}
+    per_column = {
+        Family.NUMBER: 2,
+        Family.BOOLEAN: 2,
+        Family.TEXT: 3,
+        Family.TIME: 1,
+        Family.OTHER: 1,
+        Family.VECTOR: 2,
+    }
     return sum(
         1 + len(column.texts) if column.texts else 1 if column.identifier else per_column[column.family]
         for column in reference.columns.values()
@@ -568,6 +575,8 @@ def _column_tests(name: str, ask: _Ask, variances: _Variances) -> list[_Test | N
         tests.append(_category_test(name, ask))
         if column.family is Family.TEXT:
             tests.append(_new_values_test(name, ask))
+    if column.vectors is not None and window.vectors is not None:
+        tests.append(_vector_test(name, ask))
     return tests
 
 
@@ -664,6 +673,8 @@ def rows_needed(reference: DataProfile, policy: DriftPolicy) -> int:
         if column.measures and column.values:
             reach = math.sqrt(-math.log(level / 2) / 2)
             effective, n = ((reach + 0.42) / policy.ignore_shift_below) ** 2, column.values
+        elif column.vectors is not None and column.vectors.rows:
+            effective, n = _vectors_needed(level, policy.ignore_shift_below), column.vectors.rows
         elif column.categories is not None and column.categories.rows:
             n = column.categories.rows
             shares = np.array([*column.categories.counts.values(), column.categories.tail_rows]) / n
@@ -762,6 +773,66 @@ def _cells_between_blocks(
     distance = float(statistics.shares_distance(old / n, new / m))
     overall = max(overall, statistics.rank_p(distance, statistics.shares_distance(rest, shares)))
     return min(1.0, 2 * min(smallest * int((old + new > 0).sum()), overall)), float(variance.max())
+
+
+def _vector_test(name: str, ask: _Ask) -> _Test:
+    before, now = ask.before.columns[name].vectors, ask.current.columns[name].vectors
+    usual = ask.reference.columns[name].vectors
+    if before is None or now is None or usual is None:
+        raise TypeError(f"{name!r} has no vectors")
+    n, m = before.rows, now.rows
+    distance, mmd = vectors.mmd_p(before, now)
+    apart, told = vectors.classifier(before, now)
+    p = plain = min(1.0, 2 * min(mmd, told))
+    factor, natural = 1 / n + 1 / m, 0.0
+    means, rows = usual.block_means(ask.blocks)
+    if len(means) >= MIN_BLOCKS:
+        from scipy.special import fdtri  # noqa: PLC0415 - loads at use, never at parse time
+
+        covariance = usual.moments()[2]
+        chance, block_rows = float(np.trace(covariance)), float(rows.mean())
+        seen = len(means) if ask.before is ask.reference else n / block_rows
+        between, expected, freedom = vectors.block_p(
+            before.mean, now.mean, means, chance=chance, rows=(n, m), usual=(seen, block_rows)
+        )
+        own = np.square(means - statistics.others(means)).sum(axis=1)
+        p = max(p, between, statistics.rank_p(distance, own))
+        least = expected * float(fdtri(freedom, len(means) - 1, 1 - ask.level))
+        natural = _gap(math.sqrt(least / (float(np.square(covariance).sum()) / chance))) if chance > 0 else 0.0
+    z = _reach_of_cells(ask.level, 1)
+    return _Test(
+        column=name,
+        reason="distribution",
+        p=p,
+        effect=_gap(max(apart, 0.0)),
+        half_width=1.96 * math.sqrt(factor / math.pi),
+        limit=max(ask.floor, _gap(z * math.sqrt(2 * factor)), natural),
+        natural_limit=natural,
+        rows_needed=_rows_needed(_vectors_needed(ask.level, ask.floor), n, m),
+        plain_p=plain,
+        numbers={"auc": _auc(apart), "mmd": math.sqrt(distance)},
+    )
+
+
+def _gap(apart: float) -> float:
+    """Return the largest gap between two normal distributions that many standard deviations apart."""
+    from scipy.special import ndtr  # noqa: PLC0415 - loads at use, never at parse time
+
+    return float(2 * ndtr(apart / 2) - 1)
+
+
+def _auc(apart: float) -> float:
+    from scipy.special import ndtr  # noqa: PLC0415 - loads at use, never at parse time
+
+    return float(ndtr(apart / math.sqrt(2)))
+
+
+def _vectors_needed(level: float, floor: float) -> float:
+    """Return the effective rows at which a classifier would show a gap of *floor*: to find its direction costs most."""
+    from scipy.special import ndtri  # noqa: PLC0415 - loads at use, never at parse time
+
+    apart = 2 * float(ndtri((1 + floor) / 2))
+    return 2 * ((_reach_of_cells(level, 1) + 0.84) ** 2 + vectors.FEATURES) / apart**2
 
 
 def _missing_test(name: str, ask: _Ask) -> _Test:
@@ -898,6 +969,8 @@ def _untested(column: ColumnProfile, window: ColumnProfile) -> str | None:
         return "identifier"
     if column.family in (Family.TIME, Family.OTHER):
         return f"{column.family.value}_column"
+    if column.family is Family.VECTOR and column.vectors is None:
+        return "no_values"
     return None if column.values and window.values else "no_values"
 
 
@@ -907,6 +980,8 @@ def _sentence(reason: str, test: _Test, floor: float) -> str:
     size = f"{test.effect:.3f} (95 % {low:.3f} .. {high:.3f})"
     most = numbers.get("most_moved")
     where = f"; {most!r} went from {numbers['share_before']:.1%} to {numbers['share_now']:.1%}" if most else ""
+    if "auc" in numbers:
+        where = f"; a classifier tells the two sides apart with an area under the curve of {numbers['auc']:.2f}"
     what = f"{name}, by its {MEASURED[test.measure]}," if test.measure else name
     missing = ""
     if test.reason == "missing_share":
@@ -925,7 +1000,7 @@ def _sentence(reason: str, test: _Test, floor: float) -> str:
         f"move of {floor:g}; seen: {size}.",
         "identifier": f"{name} names its rows (most values occur once), so it has no distribution to compare.",
         "time_column": f"{name} holds times, which always move on.",
-        "other_column": f"{name} holds values of a type that is not compared.",
+        "other_column": f"{name} holds values of a type that is not compared (embeddings are, in files).",
         "no_values": f"{name} has no values to compare.",
     }[reason]
 

@@ -271,6 +271,9 @@ def family_of(type_: pa.DataType) -> Family:
         return Family.NUMBER
     if types.is_string(type_) or types.is_large_string(type_) or types.is_string_view(type_):
         return Family.TEXT
+    lists = (types.is_list, types.is_large_list, types.is_fixed_size_list)
+    if any(is_list(type_) for is_list in lists) and types.is_floating(type_.value_type):
+        return Family.VECTOR
     if types.is_temporal(type_) and not types.is_duration(type_):
         return Family.TIME
     return Family.OTHER

@@ -56,6 +56,7 @@ class Family(StrEnum):
     BOOLEAN = "boolean"
     TEXT = "text"
     TIME = "time"
+    VECTOR = "vector"
     OTHER = "other"
 
 

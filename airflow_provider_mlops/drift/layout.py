@@ -12,6 +12,7 @@ from airflow_provider_mlops.drift.counting import family_of, plain
 from airflow_provider_mlops.drift.counts import CategoryCounts, Family, NumberCounts, no_counts
 from airflow_provider_mlops.drift.profile import ColumnProfile, DataProfile, Segments, cut
 from airflow_provider_mlops.drift.texts import measure, prose
+from airflow_provider_mlops.drift.vectors import layout_of
 from airflow_provider_mlops.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -173,7 +174,12 @@ def without_identifiers(profile: DataProfile) -> DataProfile:
 def _thinned(profile: DataProfile, cells: int) -> DataProfile:
     """Return *profile* with no more time blocks than have about *cells* counts."""
     width = sum(
-        1 + sum(counts.blocks.shape[1] for counts in (*column.measures.values(), column.categories) if counts)
+        1
+        + sum(
+            counts.blocks.shape[1]
+            for counts in (*column.measures.values(), column.categories, column.vectors)
+            if counts is not None
+        )
         for column in profile.columns.values()
     )
     keep = max(FEWEST_BLOCKS, cells // max(width, 1))
@@ -182,7 +188,7 @@ def _thinned(profile: DataProfile, cells: int) -> DataProfile:
     chosen = np.sort(np.random.default_rng(0).choice(len(profile.blocks), keep, replace=False))
 
     def thin(column: ColumnProfile) -> ColumnProfile:
-        numbers, categories, texts = column.numbers, column.categories, column.texts
+        numbers, categories, texts, vectors = column.numbers, column.categories, column.texts, column.vectors
         return replace(
             column,
             block_missing=column.block_missing[chosen],
@@ -191,6 +197,7 @@ def _thinned(profile: DataProfile, cells: int) -> DataProfile:
             texts={name: replace(counts, blocks=counts.blocks[chosen]) for name, counts in texts.items()}
             if texts
             else None,
+            vectors=replace(vectors, blocks=vectors.blocks[chosen]) if vectors else None,
         )
 
     return replace(
@@ -219,6 +226,8 @@ def _column_layout(array: pa.Array, type_: pa.DataType, *, text: bool | None = N
     if family is Family.NUMBER:
         numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
         return replace(empty, numbers=_bins(numbers[np.isfinite(numbers)], bins))
+    if family is Family.VECTOR:
+        return replace(empty, vectors=layout_of(values))
     if family is Family.BOOLEAN:
         return replace(empty, categories=CategoryCounts(cells=("false", "true"), counts={}, blocks=no_counts(3)))
     if family is Family.TEXT:

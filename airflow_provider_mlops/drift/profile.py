@@ -27,6 +27,7 @@ from airflow_provider_mlops.drift.counting import (
 )
 from airflow_provider_mlops.drift.counts import CategoryCounts, Family, NumberCounts, Spread, counts_array
 from airflow_provider_mlops.drift.texts import TextCounter
+from airflow_provider_mlops.drift.vectors import VectorCounter, VectorCounts
 from airflow_provider_mlops.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class ColumnProfile:
         nulls are counted.
     :param numbers: for `Family.NUMBER`.
     :param categories: for `Family.BOOLEAN`, and for `Family.TEXT` unless most values are seen once.
+    :param vectors: for `Family.VECTOR`.
     :param texts: of text that is no category the counts of each of `texts.MEASURES`.
     """
 
@@ -87,6 +89,7 @@ class ColumnProfile:
     numbers: NumberCounts | None = None
     categories: CategoryCounts | None = None
     texts: Mapping[str, NumberCounts] | None = None
+    vectors: VectorCounts | None = None
 
     @property
     def measures(self) -> Mapping[str, NumberCounts]:
@@ -112,6 +115,7 @@ class ColumnProfile:
             numbers=self.numbers.empty() if self.numbers else None,
             categories=self.categories.empty() if self.categories else None,
             texts={name: numbers.empty() for name, numbers in self.texts.items()} if self.texts else None,
+            vectors=self.vectors.empty() if self.vectors else None,
         )
 
     def same_layout(self, other: ColumnProfile) -> bool:
@@ -126,7 +130,9 @@ class ColumnProfile:
             return list(self.texts) == list(other.texts) and all(
                 np.array_equal(numbers.edges, other.texts[name].edges) for name, numbers in self.texts.items()
             )
-        ours, theirs = ((side.numbers, side.categories, side.texts) for side in (self, other))
+        if self.vectors and other.vectors:
+            return self.vectors.same_layout(other.vectors)
+        ours, theirs = ((side.numbers, side.categories, side.texts, side.vectors) for side in (self, other))
         return all((one is None) == (two is None) for one, two in zip(ours, theirs, strict=True))
 
     def merge(self, other: ColumnProfile, spread: Spread) -> ColumnProfile:
@@ -147,6 +153,7 @@ class ColumnProfile:
             texts={name: numbers.merge(other.texts[name], spread) for name, numbers in self.texts.items()}
             if self.texts and other.texts
             else None,
+            vectors=self.vectors.merge(other.vectors, spread) if self.vectors and other.vectors else None,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -162,12 +169,14 @@ class ColumnProfile:
             "numbers": self.numbers.to_dict() if self.numbers else None,
             "categories": self.categories.to_dict() if self.categories else None,
             "texts": {name: numbers.to_dict() for name, numbers in self.texts.items()} if self.texts else None,
+            "vectors": self.vectors.to_dict() if self.vectors else None,
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ColumnProfile:
         """Return what `to_dict` wrote."""
-        numbers, categories, texts = values["numbers"], values["categories"], values.get("texts")
+        numbers, categories = values["numbers"], values["categories"]
+        texts, vectors = values.get("texts"), values.get("vectors")
         return cls(
             family=Family(values["family"]),
             rows=values["rows"],
@@ -179,6 +188,7 @@ class ColumnProfile:
             numbers=NumberCounts.from_dict(numbers) if numbers else None,
             categories=CategoryCounts.from_dict(categories) if categories else None,
             texts={name: NumberCounts.from_dict(counts) for name, counts in texts.items()} if texts else None,
+            vectors=VectorCounts.from_dict(vectors) if vectors else None,
         )
 
 
@@ -571,7 +581,8 @@ class _ColumnCounter:
         self._numbers = None if layout.numbers is None else NumberCounter(layout.numbers, scratch)
         self._categories = None if layout.categories is None else CategoryCounter(layout.categories)
         self._texts = None if layout.texts is None else TextCounter(layout.texts)
-        counters = (self._numbers, self._categories, self._texts)
+        self._vectors = None if layout.vectors is None else VectorCounter(layout.vectors)
+        counters = (self._numbers, self._categories, self._texts, self._vectors)
         self._counters = [counter for counter in counters if counter is not None]
 
     def add(self, array: pa.Array, block: int | None, *, typed: bool) -> None:
@@ -580,6 +591,8 @@ class _ColumnCounter:
         self._null += array.null_count
         missing = array.null_count
         family = family_of(array.type)
+        if family is Family.VECTOR and self._layout.family is Family.OTHER:
+            family = Family.OTHER  # as profiles of the first form say
         if array.null_count == len(array):
             pass  # nulls alone have no type of their own
         elif family is self._layout.family:
@@ -601,10 +614,11 @@ class _ColumnCounter:
             null=self._null,
             block_missing=np.array([self._block_missing.get(block, 0) for block in blocks], dtype=np.int64),
             retyped=dict(sorted(self._retyped.items())),
-            unparsed=self._unparsed,
+            unparsed=self._unparsed + (self._vectors.odd if self._vectors else 0),
             numbers=self._numbers.result(blocks) if self._numbers else None,
             categories=self._categories.result(blocks) if self._categories else None,
             texts=self._texts.result(blocks) if self._texts else None,
+            vectors=self._vectors.result(blocks) if self._vectors else None,
         )
 
 

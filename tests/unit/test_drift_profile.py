@@ -3,8 +3,10 @@
 import contextlib
 import json
 import math
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -342,6 +344,28 @@ def test_a_gap_in_the_data_is_no_block():
     assert profile.full_blocks().tolist() == [0, 2]
 
 
+def test_the_form_is_documented_key_by_key():
+    """Every key that is written stands in the page, and every key of the page is written."""
+    random = np.random.default_rng(0)
+    batch = pa.record_batch(
+        {
+            "x": random.normal(size=99),
+            "c": pa.array(["a", "b", "c"] * 33),
+            "note": pa.array([f"number {i}" for i in range(99)]),
+            "e": pa.array(random.normal(size=(99, 3)).tolist()),
+        }
+    )
+    values = without_identifiers(profile_of(batch, on=choose_layout(batch, segment="c"))).to_dict()
+    columns = values["columns"]
+    nested = (columns["x"]["numbers"], columns["c"]["categories"], columns["e"]["vectors"], values["segments"])
+    written = {key for part in (values, *columns.values(), *nested) for key in part}
+    page = (Path(__file__).parents[2] / "docs" / "profiles.md").read_text()
+    named = {key for row in re.findall(r"^\| (`.*?) \|", page, re.MULTILINE) for key in re.findall(r"`(\w+)`", row)}
+    assert named == written
+    assert f"now **{SCHEMA_VERSION}**" in page
+    assert all(f"`{measure}`" in page for measure in columns["note"]["texts"])
+
+
 # Bad profiles
 
 
@@ -353,8 +377,9 @@ def test_a_newer_profile_is_refused_with_the_way_out():
 
 def test_a_profile_of_the_first_form_is_read():
     values = profile_of().to_dict()
+    del values["segments"]
     for column in values["columns"].values():
-        del column["texts"]
+        del column["texts"], column["vectors"]
     assert DataProfile.from_json(json.dumps({**values, "schema": 1})) == profile_of()
 
 

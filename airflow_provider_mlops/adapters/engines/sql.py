@@ -422,6 +422,11 @@ class _Session:
         """Count on the bins of *layout*."""
         arms = []
         for name, column in layout.columns.items():
+            if column.vectors is not None:
+                raise ConfigError(
+                    f"{self.name}: column {name!r} holds embeddings, which are compared in files only. Exclude it, or "
+                    "export the data to Parquet and name its path."
+                )
             if name in found:
                 odd = self._odd(name, found[name], column.family)
                 measures = ("", *(column.texts or ()))
