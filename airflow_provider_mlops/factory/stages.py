@@ -285,6 +285,7 @@ def serving_stage(pipeline: Pipeline, line: Line, register: BaseOperator) -> Non
                 task_id=name,
                 model=pipeline.spec.name,
                 version=_result(register, "version"),
+                restore_alias="promote" not in pipeline.spec.steps,  # what a step of the user's moves is not known
                 plan=plan,
                 port=deploy.local.port,
                 model_environment=deploy.local.model_environment,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_provider_mlops.adapters.journal.sql import SqlJournal
     from airflow_provider_mlops.journal.port import Journal
 
-__all__ = ["JournalHook", "actor", "record_once"]
+__all__ = ["JournalHook", "actor", "lease_owner", "record_once"]
 
 
 class JournalHook(BaseHook):
@@ -61,6 +61,12 @@ def actor(context: Context) -> str:
     who = getattr(context.get("dag_run"), "triggering_user_name", None) or "airflow"
     mapped = f"[{ti.map_index}]" if (ti.map_index or -1) >= 0 else ""
     return f"{who}: {ti.dag_id} {ti.run_id} {ti.task_id}{mapped}"
+
+
+def lease_owner(context: Context) -> str:
+    """Return what owns a promotion lease: this task instance, whichever attempt of it runs."""
+    ti = context["ti"]
+    return f"{ti.dag_id} {ti.run_id} {ti.task_id} {ti.map_index}"
 
 
 def record_once(

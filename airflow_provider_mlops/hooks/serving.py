@@ -15,11 +15,12 @@ from airflow_provider_mlops.errors import (
     ConfigError,
     DataError,
     NotFoundError,
+    PromotionConflictError,
     RolloutFailedError,
     SmokeTestFailedError,
 )
 from airflow_provider_mlops.hooks.jobs import fresh_number, identity, job_backend
-from airflow_provider_mlops.hooks.journal import record_once
+from airflow_provider_mlops.hooks.journal import JournalHook, actor, lease_owner, record_once
 from airflow_provider_mlops.hooks.mlflow import MlflowHook
 from airflow_provider_mlops.hooks.settings import require_local_executor, storage
 from airflow_provider_mlops.hooks.training import PROFILE_PATH
@@ -32,8 +33,12 @@ if TYPE_CHECKING:
 
     from airflow_provider_mlops.adapters.rollout.local import LocalTarget
     from airflow_provider_mlops.hooks.log import Log
+    from airflow_provider_mlops.journal import Journal
     from airflow_provider_mlops.rollout import RolloutState
     from airflow_provider_mlops.serving.smoke import Golden
+
+_LEASE_PATIENCE = 150.0  # seconds; longer than the lease of a promoter that died
+_LEASE_POLL = 5.0
 
 __all__ = ["Deployment", "SmokeTest", "deploy", "local_model", "serves", "smoke_test"]
 
@@ -203,6 +208,7 @@ class Deployment:
     port: int | None = None
     model_environment: str = "current"
     poll_interval: float = 1.0
+    restore_alias: str | None = None
     mlflow_conn_id: str = "mlflow_default"
 
 
@@ -223,7 +229,10 @@ def deploy(deployment: Deployment, context: Context, log: Log) -> dict[str, Any]
     """
     Drive the rollout of a version to its end and journal its steps.
 
-    :raises RolloutFailedError: the version does not serve.
+    With *restore_alias* the rollout begins only while that alias points at the version, and when it ends badly the
+    alias is returned to the version that serves.
+
+    :raises RolloutFailedError: the version does not serve; says what does.
     """
     from airflow_provider_mlops.rollout import RolloutPhase, RolloutPlan, drive
 
@@ -232,6 +241,11 @@ def deploy(deployment: Deployment, context: Context, log: Log) -> dict[str, Any]
     folder = local_model(model, version, deployment.mlflow_conn_id)
     target = _target(deployment.port, deployment.model_environment)
     ti = context["ti"]
+    # A retry goes on with the rollout; a cleared task, whose max_tries Airflow raises, asks anew.
+    request = json.dumps([ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.max_tries])
+    stored, _ = target.read_state(model)
+    if deployment.restore_alias is not None and (stored is None or stored.request != request):
+        _check_alias(deployment, deployment.restore_alias)
 
     def tell(state: RolloutState) -> None:
         log.info("%s, %d %% of the traffic: %s", state.phase.value, state.weight, state.sentence)
@@ -243,8 +257,7 @@ def deploy(deployment: Deployment, context: Context, log: Log) -> dict[str, Any]
         plan,
         version=version,
         model=str(folder),
-        # A retry goes on with the rollout; a cleared task, whose max_tries Airflow raises, asks anew.
-        request=json.dumps([ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.max_tries]),
+        request=request,
         clock=lambda: datetime.now(UTC),
         sleep=time.sleep,
         poll=timedelta(seconds=deployment.poll_interval),
@@ -252,9 +265,14 @@ def deploy(deployment: Deployment, context: Context, log: Log) -> dict[str, Any]
     )
     _record(state, plan, context)  # an attempt that was killed may have ended the rollout and not said so
     if state.phase is not RolloutPhase.PROMOTED:
-        raise RolloutFailedError(
-            f"Version {version} of {model} does not serve: {state.phase.value}, {state.reason}: {state.sentence}"
+        what = f"Version {version} of {model} does not serve: {state.phase.value}, {state.reason}: {state.sentence}"
+        serving = f"Version {state.serving[0]} serves." if state.serving else "No version serves."
+        alias = (
+            ""
+            if deployment.restore_alias is None
+            else _restore(deployment, deployment.restore_alias, state, what, context)
         )
+        raise RolloutFailedError(f"{what} {serving}{alias}")
     endpoint = f"{target.url(model)}/invocations"
     log.info("Version %s of %s serves at %s", version, model, endpoint)
     return {
@@ -264,6 +282,60 @@ def deploy(deployment: Deployment, context: Context, log: Log) -> dict[str, Any]
         "reason": state.reason,
         "endpoint": endpoint,
     }
+
+
+def _check_alias(deployment: Deployment, alias: str) -> None:
+    """Refuse to roll out what is not, or not any more, meant to serve: an old task that was cleared, for example."""
+    model, version = deployment.model, deployment.version
+    now = MlflowHook(deployment.mlflow_conn_id).registry.version_of(model, alias=alias)
+    if now != version:
+        whom = "no version" if now is None else f"version {now}"
+        raise RolloutFailedError(
+            f"Version {version} of {model} is not rolled out: {model}@{alias} is {whom}. Somebody has promoted another "
+            "one since, or this one was rolled back. Train or promote anew."
+        )
+
+
+def _restore(deployment: Deployment, alias: str, state: RolloutState, why: str, context: Context) -> str:
+    """
+    Return *alias* from the version that does not serve to the one that does; return what became of it, in words.
+
+    Nothing moves when the alias points elsewhere already. An attempt that was killed in here is made good by the next.
+    """
+    from airflow_provider_mlops.promotion import rollback
+
+    if state.serving is None:
+        return ""
+    journal, registry = JournalHook().journal, MlflowHook(deployment.mlflow_conn_id).registry
+    owner, deadline = lease_owner(context), time.monotonic() + _LEASE_PATIENCE
+    while True:
+        try:
+            moved = rollback(
+                deployment.model,
+                away_from=deployment.version,
+                to=state.serving[0],
+                alias=alias,
+                actor=actor(context),
+                owner=owner,
+                journal=journal,
+                registry=registry,
+                clock=lambda: datetime.now(UTC),
+                why=why,
+            )
+        except (PromotionConflictError, NotFoundError) as error:
+            if time.monotonic() > deadline or not _leased_to_another(journal, deployment.model, owner):
+                return f" {deployment.model}@{alias} was not returned to it: {error}"
+            time.sleep(_LEASE_POLL)
+        else:
+            return f" {moved.sentence}"
+
+
+def _leased_to_another(journal: Journal, model: str, owner: str) -> bool:
+    from airflow_provider_mlops.journal import model_stream
+    from airflow_provider_mlops.promotion import state
+
+    lease = state(journal.read(model_stream(model))).lease
+    return lease is not None and lease.owner != owner and lease.until > datetime.now(UTC)
 
 
 def _record(state: RolloutState, plan: Any, context: Context) -> None:

@@ -98,6 +98,7 @@ def _pending(payload: Mapping[str, Any]) -> str:
     evidence = f", on gate decision {payload['gate_digest']}" if payload["gate_digest"] else ""
     return (
         f"is about to {what} {payload['alias']} from {payload['previous'] or 'none'} to {payload['version']}{evidence}."
+        f"{_why(payload)}"
     )
 
 

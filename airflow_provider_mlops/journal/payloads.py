@@ -240,8 +240,13 @@ def promotion_pending(
     token: int,
     gate_digest: str | None,
     rollback: bool,
+    sentence: str | None = None,
 ) -> dict[str, Any]:
-    """Return the payload of ``promotion.pending``: *alias* is about to move from *previous* to *version*."""
+    """
+    Return the payload of ``promotion.pending``: *alias* is about to move from *previous* to *version*.
+
+    :param sentence: why, when the gate's decision does not say it.
+    """
     return {
         "alias": alias,
         "version": version,
@@ -249,6 +254,7 @@ def promotion_pending(
         "token": token,
         "gate_digest": gate_digest,
         "rollback": rollback,
+        "sentence": sentence,
     }
 
 

@@ -28,6 +28,9 @@ class DeployToLocalOperator(MlopsOperator):
     :param model: name of the registered model, and of the deployment. (templated)
     :param version: version to deploy. (templated)
     :param alias: alias whose version is deployed, when *version* is not given.
+    :param restore_alias: the deployment belongs to a promotion: it begins only while *alias* points at the version, and
+        when the version does not take over, *alias* is returned to the one that serves, through the promotion protocol.
+        An alias that points elsewhere by then is left alone.
     :param plan: keys of `airflow_provider_mlops.rollout.RolloutPlan`, times in seconds; without it all traffic
         moves at once when the new version is ready. (templated)
     :param port: TCP port of the endpoint; a free one, kept from then on, without it.
@@ -35,7 +38,7 @@ class DeployToLocalOperator(MlopsOperator):
         model's own requirements. (templated)
     :param poll_interval: seconds between two looks.
     :param mlflow_conn_id: the MLflow connection.
-    :raises RolloutFailedError: the new version does not serve; the message says why.
+    :raises RolloutFailedError: the new version does not serve; the message says why, and what serves.
     """
 
     template_fields: Sequence[str] = ("model", "version", "plan", "model_environment")
@@ -46,6 +49,7 @@ class DeployToLocalOperator(MlopsOperator):
         model: str,
         version: str | None = None,
         alias: str = "champion",
+        restore_alias: bool = False,
         plan: Mapping[str, Any] | None = None,
         port: int | None = None,
         model_environment: str = "current",
@@ -57,6 +61,7 @@ class DeployToLocalOperator(MlopsOperator):
         self.model = model
         self.version = version
         self.alias = alias
+        self.restore_alias = restore_alias
         self.plan = plan
         self.port = port
         self.model_environment = model_environment
@@ -80,6 +85,7 @@ class DeployToLocalOperator(MlopsOperator):
             port=self.port,
             model_environment=self.model_environment,
             poll_interval=self.poll_interval,
+            restore_alias=self.alias if self.restore_alias else None,
             mlflow_conn_id=self.mlflow_conn_id,
         )
         return deploy(deployment, context, self.log)

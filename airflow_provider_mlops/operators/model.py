@@ -268,7 +268,7 @@ class PromoteModelOperator(MlopsOperator):
         """Record who approved, then run the promotion protocol."""
         from datetime import UTC, datetime
 
-        from airflow_provider_mlops.hooks.journal import JournalHook, actor
+        from airflow_provider_mlops.hooks.journal import JournalHook, actor, lease_owner
         from airflow_provider_mlops.hooks.mlflow import MlflowHook
         from airflow_provider_mlops.promotion import PromotionRequest, promote
 
@@ -282,7 +282,7 @@ class PromoteModelOperator(MlopsOperator):
                 alias=self.alias,
                 gate={"digest": self.gate_digest} if self.gate_digest else {},
                 actor=actor(context),
-                owner=_owner(context),
+                owner=lease_owner(context),
                 allow_downgrade=self.allow_downgrade,
                 on_foreign_change=self.on_foreign_change,
                 unsafe_override=self.unsafe_override or None,
@@ -350,7 +350,7 @@ class RollbackModelOperator(MlopsOperator):
         """Run the promotion protocol backwards, then move the traffic."""
         from datetime import UTC, datetime
 
-        from airflow_provider_mlops.hooks.journal import JournalHook, actor
+        from airflow_provider_mlops.hooks.journal import JournalHook, actor, lease_owner
         from airflow_provider_mlops.hooks.mlflow import MlflowHook
         from airflow_provider_mlops.hooks.serving import Deployment, deploy, serves
         from airflow_provider_mlops.promotion import rollback
@@ -361,7 +361,7 @@ class RollbackModelOperator(MlopsOperator):
             to=self.to or None,
             alias=self.alias,
             actor=actor(context),
-            owner=_owner(context),
+            owner=lease_owner(context),
             journal=JournalHook().journal,
             registry=MlflowHook(self.mlflow_conn_id).registry,
             clock=lambda: datetime.now(UTC),
@@ -375,9 +375,3 @@ class RollbackModelOperator(MlopsOperator):
             "previous": promotion.previous,
             "changed": promotion.changed,
         }
-
-
-def _owner(context: Context) -> str:
-    """Return what owns a lease: this task instance, whichever attempt of it runs."""
-    ti = context["ti"]
-    return f"{ti.dag_id} {ti.run_id} {ti.task_id} {ti.map_index}"

@@ -156,6 +156,7 @@ def rollback(
     clock: Callable[[], datetime],
     alias: str = "champion",
     on_foreign_change: ForeignChange = "fail",
+    why: str | None = None,
     lease: timedelta = _LEASE,
 ) -> Promotion:
     """
@@ -166,6 +167,7 @@ def rollback(
 
     :param away_from: the version that is to leave; ``None`` is the one that the alias points at.
     :param to: another healthy version; ``None`` takes the last.
+    :param why: the reason, in words; journalled.
     :raises PromotionConflictError: somebody else is promoting, the alias was moved from outside, or no such version.
     :raises DataError: the journal was changed from outside.
     """
@@ -207,7 +209,7 @@ def rollback(
         owner=owner,
         on_foreign_change=on_foreign_change,
     )
-    return turn.run(lease, wanted=None, expected=leaving, choose=choose, gate_digest=None, override=None)
+    return turn.run(lease, wanted=None, expected=leaving, choose=choose, gate_digest=None, override=None, why=why)
 
 
 def _unchanged(model: str, alias: str, version: str, folded: PromotionState) -> Promotion:
@@ -299,6 +301,7 @@ class _Turn:
         choose: Callable[[PromotionState], str],
         gate_digest: str | None,
         override: tuple[str, str] | None,
+        why: str | None = None,
     ) -> Promotion:
         """Move the alias from *expected* to what *choose* says. *wanted* is that version, ``None`` for a rollback."""
         until = self._take(lease)
@@ -327,7 +330,7 @@ class _Turn:
             "token": self.token,
             "rollback": wanted is None,
         }
-        self._append(kinds.PROMOTION_PENDING, payloads.promotion_pending(**move, gate_digest=gate_digest))
+        self._append(kinds.PROMOTION_PENDING, payloads.promotion_pending(**move, gate_digest=gate_digest, sentence=why))
         self._check_held(until)
         self.registry.set_alias(self.model, alias=self.alias, version=version)
         seen = self.registry.version_of(self.model, alias=self.alias)

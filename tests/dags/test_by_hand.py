@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from airflow.sdk import DAG, BaseOperator
 from airflow.sdk.exceptions import DownstreamTasksSkipped
 from leftovers import users_of
 
-from airflow_provider_mlops.errors import ConfigError, PromotionConflictError
+from airflow_provider_mlops.errors import ConfigError, PromotionConflictError, RolloutFailedError
 from airflow_provider_mlops.hooks.journal import JournalHook
 from airflow_provider_mlops.hooks.mlflow import MlflowHook
 from airflow_provider_mlops.journal import Record, append_next, kinds, model_stream, payloads, verify
@@ -150,18 +151,19 @@ def two_versions(connection, storage, tmp_path):
     """Versions 1 and 2 of a model that was never judged."""
     from airflow_provider_mlops.operators.training import TrainOperator
 
+    model = f"by_hand_{uuid.uuid4().hex[:8]}"
     rows = training_scripts.rows(tmp_path / "rows" / "rows.parquet")
     (tmp_path / "train.py").write_text(training_scripts.GOOD)
     for number in (1, 2):
         trained = TrainOperator(
             task_id="train",
-            experiment="by_hand_back",
+            experiment=model,
             script=str(tmp_path / "train.py"),
             data_uri=rows,
             label_column="y",
         ).execute(context(f"manual__{number}"))
-        assert version_of("by_hand_back", trained, rows) == str(number)
-    return "by_hand_back"
+        assert version_of(model, trained, rows) == str(number)
+    return model
 
 
 @pytest.mark.timeout(180)
@@ -209,6 +211,93 @@ def test_a_rollback_moves_the_alias_and_the_traffic_once(two_versions):
     with pytest.raises(PromotionConflictError, match=r"version 2 was rolled back from"):
         promote("2", "1")
     assert [record.payload["version"] for record in told(model) if record.kind == "promotion.done"] == ["1", "2", "1"]
+
+
+GIVES_UP = {"strategy": "canary", "weights_percent": [10], "step_timeout": 1, "bake": 0}
+"""Nobody asks, so the first step proves nothing in its time."""
+
+PROMOTED_AND_DEPLOYED = """\
+from airflow.sdk import DAG
+
+from airflow_provider_mlops.operators.deployment import DeployToLocalOperator
+from airflow_provider_mlops.operators.model import PromoteModelOperator
+
+with DAG("promoted_and_deployed", schedule=None, default_args={{"retries": 0}}):
+    promote = PromoteModelOperator(
+        task_id="promote", model={model!r}, version="2", expected_champion="1", unsafe_override="a test"
+    )
+    deploy = DeployToLocalOperator(
+        task_id="deploy", model={model!r}, version="2", plan={plan}, restore_alias=True, poll_interval=0.2
+    )
+    promote >> deploy
+"""
+
+
+@pytest.mark.timeout(180)
+def test_when_a_version_does_not_take_over_the_alias_returns_to_the_one_that_serves(two_versions, run_dag, storage):
+    model, registry = two_versions, MlflowHook().registry
+
+    def promote(version, expected, **more):
+        operator = PromoteModelOperator(
+            task_id="promote",
+            model=model,
+            version=version,
+            expected_champion=expected,
+            unsafe_override="a test",
+            **more,
+        )
+        operator.execute(context(task="promote"))
+
+    def deploy(version, task="deploy", **changes):
+        operator = DeployToLocalOperator(
+            task_id=task, model=model, version=version, plan=GIVES_UP, restore_alias=True, poll_interval=0.2
+        )
+        ran = context(task=task)
+        vars(ran["ti"]).update(changes)
+        return operator.execute(ran)
+
+    promote("1", None)
+    deploy("1")
+    ran = run_dag("promoted_and_deployed", {"it.py": PROMOTED_AND_DEPLOYED.format(model=model, plan=GIVES_UP)})
+    assert (ran.state, ran.tasks) == ("failed", {"promote": "success", "deploy": "failed"})
+    assert registry.version_of(model, alias="champion") == "1"
+    pending = [record.payload for record in told(model) if record.kind == "promotion.pending"][-1]
+    assert (pending["previous"], pending["version"], pending["rollback"]) == ("2", "1", True)
+    assert pending["sentence"].startswith(f"Version 2 of {model} does not serve: rolled_back, inconclusive: ")
+    before = len(told(model))
+
+    # The same task, cleared: what was rolled back from is not rolled out again.
+    with pytest.raises(RolloutFailedError, match=r"Version 2 of \w+ is not rolled out: \w+@champion is version 1\."):
+        deploy("2", max_tries=5)
+    assert len(told(model)) == before
+
+    # Somebody promotes another version while a rollout is on its way to its end: that is left alone.
+    promote("2", "1", allow_downgrade=True)
+    with pytest.raises(
+        RolloutFailedError, match=r"Version 1 serves\. \w+@champion was rolled back from 2 to version 1"
+    ):
+        deploy("2", "again")
+    registry.create_version(model, run_id="f" * 32, source=registry.version(model, "1").source, tags={})
+    promote("3", "1")
+    with pytest.raises(RolloutFailedError, match=r"Version 1 serves\. \w+@champion is version 3 already\."):
+        deploy("2", "again")
+    assert registry.version_of(model, alias="champion") == "3"
+
+
+@pytest.mark.timeout(120)
+def test_an_alias_that_cannot_return_to_what_serves_is_said_and_left(two_versions):
+    """What serves was put there by hand and never was the champion."""
+    model = two_versions
+    DeployToLocalOperator(task_id="by_hand", model=model, version="1", poll_interval=0.2).execute(context(task="a"))
+    PromoteModelOperator(task_id="promote", model=model, version="2", unsafe_override="a test").execute(context())
+    deploy = DeployToLocalOperator(
+        task_id="deploy", model=model, version="2", plan=GIVES_UP, restore_alias=True, poll_interval=0.2
+    )
+    with pytest.raises(
+        RolloutFailedError, match=r"Version 1 serves\. \w+@champion was not returned to it: .*never the"
+    ):
+        deploy.execute(context(task="deploy"))
+    assert MlflowHook().registry.version_of(model, alias="champion") == "2"
 
 
 # Deciding

@@ -220,6 +220,12 @@ def test_a_step_is_replaced_or_has_something_before_and_after_it(write):
     assert dag.get_task("data.validate").task_type == "BashOperator"
 
 
+def test_the_alias_follows_the_traffic_unless_the_user_moves_it(write):
+    assert build(write())["train"].get_task("serving.deploy").restore_alias is True
+    own = build(write(steps={"promote": {"operator": EMPTY}}))["train"]
+    assert own.get_task("serving.deploy").restore_alias is False
+
+
 def test_a_step_that_replaces_ours_is_read_by_the_next_as_ours_is(write):
     dag = build(write(steps={"train": {"operator": BASH, "bash_command": "true"}}))["train"]
     reference = dag.get_task("release.register").run_id

@@ -438,6 +438,50 @@ def test_a_deployment_that_is_killed_after_every_step_serves_once(world, trained
     world.nothing_is_left(servers=True)
 
 
+def test_a_rollout_that_ends_badly_and_is_killed_after_every_step_returns_the_alias_once(world, trained):
+    case, k, seen = "kills_restore", 1, set()
+    registered(world, case, trained)
+    world.registry.create_version(case, run_id="f" * 32, source=trained["model_uri"], tags={})
+
+    def run(operator, task, arguments, **more):
+        arguments = {"model": case, **arguments}
+        return world.worker.attempt(f"{OPERATORS}.{operator}", arguments, **world.ti(case, task, 2), **more)
+
+    for operator, task, arguments in (
+        ("model.PromoteModelOperator", "promote", {"version": "1"}),
+        ("deployment.DeployToLocalOperator", "deploy", {"version": "1", "poll_interval": 0.2}),
+        (
+            "model.PromoteModelOperator",
+            "promote_2",
+            {"version": "2", "expected_champion": "1", "unsafe_override": "a test"},
+        ),
+    ):
+        assert run(operator, task, arguments).error is None
+    plan = {"strategy": "canary", "weights_percent": [10], "step_timeout": 1, "bake": 0}
+    arguments = {"version": "2", "plan": plan, "restore_alias": True, "poll_interval": 0.2}
+    while True:
+        ended = run("deployment.DeployToLocalOperator", "deploy_2", arguments, kill_after=k)
+        if ended.signal is None:
+            break
+        k = k + 1 if tuple(ended.steps) in seen else 1
+        seen.add(tuple(ended.steps))
+    assert "RolloutFailedError: Version 2 of kills_restore does not serve: rolled_back, inconclusive" in ended.error
+    assert "Version 1 serves. kills_restore@champion is version 1 already." in ended.error
+    assert world.registry.version_of(case, alias="champion") == "1"
+    moves = [record.payload for record in world.journal(case) if record.kind == "promotion.done"]
+    assert [(move["version"], move["rollback"]) for move in moves] == [("1", False), ("2", False), ("1", True)]
+    folded = state(JournalHook().journal.read(model_stream(case)))
+    assert (folded.champion("champion"), folded.pending) == ("1", None)
+    assert world.kinds(case).count("rollout.finished") == 2
+    assert {steps[-1] for steps in seen} >= {
+        "journal rollout.finished", "journal promotion.leased", "journal promotion.pending", "journal promotion.done",
+    }, seen  # fmt: skip
+    servers = [line for line in users_of(world.storage) if f"--name {case} " in line]
+    LocalTarget(world.storage / "serving").act(case, ())
+    until(lambda: not set(servers) & set(users_of(world.storage)))
+    world.nothing_is_left(servers=True)
+
+
 def test_what_tasks_wrote_for_a_moment_is_gone(world):
     """All other tests of this module have run by now."""
     assert [file.name for file in world.temporary.iterdir()] == []
