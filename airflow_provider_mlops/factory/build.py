@@ -113,7 +113,7 @@ def _training_dag(pipeline: Pipeline, dag_id: str) -> DAG:
         snapshot = data_stage(pipeline, line)
         train, evaluate = training_stage(pipeline, line, snapshot)
         register = release_stage(pipeline, line, snapshot, train, evaluate)
-        serving_stage(pipeline, line, register)
+        serving_stage(pipeline, line, register, evaluate)
     return dag
 
 

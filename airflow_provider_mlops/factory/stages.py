@@ -263,7 +263,7 @@ def release_stage(
     return register
 
 
-def serving_stage(pipeline: Pipeline, line: Line, register: BaseOperator) -> None:
+def serving_stage(pipeline: Pipeline, line: Line, register: BaseOperator, evaluate: BaseOperator) -> None:
     """Let the promoted version take over the traffic."""
     deploy = pipeline.spec.deploy
     if deploy is None or pipeline.spec.mode == "observe":
@@ -277,6 +277,7 @@ def serving_stage(pipeline: Pipeline, line: Line, register: BaseOperator) -> Non
             "step_timeout": deploy.canary.step_timeout.total_seconds(),
             "if_inconclusive": deploy.canary.if_inconclusive,
             "max_error_rate": deploy.canary.max_error_rate,
+            "max_prediction_shift": deploy.canary.max_prediction_shift,
         }
     with TaskGroup("serving", tooltip="The new version takes over the traffic"):
         line.add(
@@ -287,6 +288,7 @@ def serving_stage(pipeline: Pipeline, line: Line, register: BaseOperator) -> Non
                 version=_result(register, "version"),
                 restore_alias="promote" not in pipeline.spec.steps,  # what a step of the user's moves is not known
                 plan=plan,
+                predictions_uri=_result(evaluate, "predictions_uri") if deploy.canary is not None else None,
                 port=deploy.local.port,
                 model_environment=deploy.local.model_environment,
             ),

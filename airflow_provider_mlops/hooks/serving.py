@@ -6,7 +6,7 @@ import json
 import re
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from airflow_provider_mlops.rollout import RolloutState
     from airflow_provider_mlops.serving.smoke import Golden
 
+__all__ = ["Deployment", "SmokeTest", "deploy", "local_model", "serves", "smoke_test"]
+
 _LEASE_PATIENCE = 150.0  # seconds; longer than the lease of a promoter that died
 _LEASE_POLL = 5.0
-
-__all__ = ["Deployment", "SmokeTest", "deploy", "local_model", "serves", "smoke_test"]
 
 
 def local_model(model: str, version: str, mlflow_conn_id: str) -> Path:
@@ -205,6 +205,7 @@ class Deployment:
     model: str
     version: str
     plan: Mapping[str, Any] | None = None
+    predictions_uri: str | None = None
     port: int | None = None
     model_environment: str = "current"
     poll_interval: float = 1.0
@@ -238,6 +239,10 @@ def deploy(deployment: Deployment, context: Context, log: Log) -> dict[str, Any]
 
     model, version = deployment.model, deployment.version
     plan = RolloutPlan.from_dict(deployment.plan or {"strategy": "rolling", "bake": 0})
+    if deployment.predictions_uri is not None:
+        usual = _usual_shift(deployment.predictions_uri)
+        plan = replace(plan, max_prediction_shift=min(1.0, round(plan.max_prediction_shift + usual, 3)))
+        log.info("On the evaluation rows the predictions of the two versions are %.3f apart.", usual)
     folder = local_model(model, version, deployment.mlflow_conn_id)
     target = _target(deployment.port, deployment.model_environment)
     ti = context["ti"]
@@ -267,12 +272,8 @@ def deploy(deployment: Deployment, context: Context, log: Log) -> dict[str, Any]
     if state.phase is not RolloutPhase.PROMOTED:
         what = f"Version {version} of {model} does not serve: {state.phase.value}, {state.reason}: {state.sentence}"
         serving = f"Version {state.serving[0]} serves." if state.serving else "No version serves."
-        alias = (
-            ""
-            if deployment.restore_alias is None
-            else _restore(deployment, deployment.restore_alias, state, what, context)
-        )
-        raise RolloutFailedError(f"{what} {serving}{alias}")
+        restored = deployment.restore_alias and _restore(deployment, deployment.restore_alias, state, what, context)
+        raise RolloutFailedError(" ".join(filter(None, (what, serving, restored))))
     endpoint = f"{target.url(model)}/invocations"
     log.info("Version %s of %s serves at %s", version, model, endpoint)
     return {
@@ -282,6 +283,21 @@ def deploy(deployment: Deployment, context: Context, log: Log) -> dict[str, Any]
         "reason": state.reason,
         "endpoint": endpoint,
     }
+
+
+def _usual_shift(predictions_uri: str) -> float:
+    """Return how far the predictions of candidate and champion are apart on the rows that the gate has seen, 0..1."""
+    from airflow_provider_mlops.adapters.predictions import read_predictions
+    from airflow_provider_mlops.rollout.predictions import distance, spread
+
+    scored = read_predictions(predictions_uri)
+    if scored.champion is None:
+        return 0.0
+    shift = distance(spread(scored.candidate), spread(scored.champion))
+    if scored.candidate.ndim == scored.champion.ndim == 2:  # a server may answer the likeliest class instead
+        labels = [spread(scores.argmax(axis=1)) for scores in (scored.candidate, scored.champion)]
+        shift = max(shift, distance(*labels))
+    return shift
 
 
 def _check_alias(deployment: Deployment, alias: str) -> None:
@@ -296,7 +312,7 @@ def _check_alias(deployment: Deployment, alias: str) -> None:
         )
 
 
-def _restore(deployment: Deployment, alias: str, state: RolloutState, why: str, context: Context) -> str:
+def _restore(deployment: Deployment, alias: str, state: RolloutState, why: str, context: Context) -> str | None:
     """
     Return *alias* from the version that does not serve to the one that does; return what became of it, in words.
 
@@ -305,7 +321,7 @@ def _restore(deployment: Deployment, alias: str, state: RolloutState, why: str, 
     from airflow_provider_mlops.promotion import rollback
 
     if state.serving is None:
-        return ""
+        return None
     journal, registry = JournalHook().journal, MlflowHook(deployment.mlflow_conn_id).registry
     owner, deadline = lease_owner(context), time.monotonic() + _LEASE_PATIENCE
     while True:
@@ -324,10 +340,10 @@ def _restore(deployment: Deployment, alias: str, state: RolloutState, why: str, 
             )
         except (PromotionConflictError, NotFoundError) as error:
             if time.monotonic() > deadline or not _leased_to_another(journal, deployment.model, owner):
-                return f" {deployment.model}@{alias} was not returned to it: {error}"
+                return f"{deployment.model}@{alias} was not returned to it: {error}"
             time.sleep(_LEASE_POLL)
         else:
-            return f" {moved.sentence}"
+            return moved.sentence
 
 
 def _leased_to_another(journal: Journal, model: str, owner: str) -> bool:

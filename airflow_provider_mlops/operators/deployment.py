@@ -33,6 +33,8 @@ class DeployToLocalOperator(MlopsOperator):
         An alias that points elsewhere by then is left alone.
     :param plan: keys of `airflow_provider_mlops.rollout.RolloutPlan`, times in seconds; without it all traffic
         moves at once when the new version is ready. (templated)
+    :param predictions_uri: the scored evaluation rows, as `EvaluateModelOperator` returns them: by as much as the two
+        versions differ there they may differ in service, on top of the plan's ``max_prediction_shift``. (templated)
     :param port: TCP port of the endpoint; a free one, kept from then on, without it.
     :param model_environment: ``current`` serves in this worker's Python environment, ``model`` in one made from the
         model's own requirements. (templated)
@@ -41,7 +43,7 @@ class DeployToLocalOperator(MlopsOperator):
     :raises RolloutFailedError: the new version does not serve; the message says why, and what serves.
     """
 
-    template_fields: Sequence[str] = ("model", "version", "plan", "model_environment")
+    template_fields: Sequence[str] = ("model", "version", "plan", "predictions_uri", "model_environment")
 
     def __init__(
         self,
@@ -51,6 +53,7 @@ class DeployToLocalOperator(MlopsOperator):
         alias: str = "champion",
         restore_alias: bool = False,
         plan: Mapping[str, Any] | None = None,
+        predictions_uri: str | None = None,
         port: int | None = None,
         model_environment: str = "current",
         poll_interval: float = 1.0,
@@ -63,6 +66,7 @@ class DeployToLocalOperator(MlopsOperator):
         self.alias = alias
         self.restore_alias = restore_alias
         self.plan = plan
+        self.predictions_uri = predictions_uri
         self.port = port
         self.model_environment = model_environment
         self.poll_interval = poll_interval
@@ -82,6 +86,7 @@ class DeployToLocalOperator(MlopsOperator):
             self.model,
             version,
             plan=self.plan,
+            predictions_uri=self.predictions_uri or None,
             port=self.port,
             model_environment=self.model_environment,
             poll_interval=self.poll_interval,

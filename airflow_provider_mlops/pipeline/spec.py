@@ -360,6 +360,11 @@ class CanarySpec(Section):
     max_error_rate: Annotated[float, Field(gt=0, le=0.25)] = Field(
         0.02, description="Share of failed answers (5xx), 0..0.25, that a healthy version stays below."
     )
+    max_prediction_shift: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.2,
+        description="How much further apart than on the evaluation rows, 0..1, the predictions of the two versions may "
+        "be: the largest gap between two distributions, or the share of answers of another class. `1` accepts any.",
+    )
 
 
 class DeploySpec(Section):

@@ -26,14 +26,21 @@ were slow, 0..1. The products stay test martingales if spans are independent: fo
 ``E exp(a f) <= 1 + p (e^a - 1)`` by convexity, just as if the span were one answer, slow with probability ``p``.
 A run of slow answers so weighs as many events as it lasts spans; both versions are seen in the same spans, so what
 stalls the whole machine, or depends on the load of the moment, falls upon both.
+
+*Predictions* are compared by how far the two spreads of a step are apart, see `rollout.predictions`. A new version is
+meant to predict differently, so the hypothesis is that the distance is at most ``max_prediction_shift``, and it is
+refuted by a lower confidence bound. Look ``j`` of the rollout spends ``.01/(j(j+1))``; a look is taken only when the
+answers have grown by a tenth, and are so many that the largest distance would be seen.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
+
+from airflow_provider_mlops.rollout.predictions import distance, margin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,6 +70,7 @@ _HEALTHY = (0.5, 0.8, 1.0, 1.2)
 _TOLERATED_RATIO = 3.0
 _PASS = 20.0
 _BOUND_ALPHA = 0.05
+_PREDICTION_ALPHA = 0.01
 _MIN_TIMED = 200  # answers of the stable arm from which its p95 can be read
 _MIN_CLIENTS = 3  # one or two broken callers stop nothing
 _MIN_REQUESTS = 20  # fewer say nothing about a ceiling
@@ -82,6 +90,7 @@ class Counts:
     :param latency: answers per bin of `LATENCY_EDGES`, warm-up left out; empty when unknown.
     :param pace: per bin of `LATENCY_EDGES`, the share of the answers that fell into it, summed over the spans of time
         in which both versions answered; empty when unknown. All bins together are the number of these spans.
+    :param predictions: what was predicted, per bin of `rollout.predictions`; an answer's bins add up to 1.
     """
 
     requests: float = 0
@@ -91,12 +100,16 @@ class Counts:
     clients_with_error: float = 0
     latency: tuple[float, ...] = ()
     pace: tuple[float, ...] = ()
+    predictions: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def usable(self) -> bool:
         """Whether every count is a finite number >= 0. Metric systems answer NaN for "nothing there"."""
         numbers = (self.requests, self.errors, self.exposure, self.first_errors, self.clients_with_error)
-        return all(math.isfinite(number) and number >= 0 for number in (*numbers, *self.latency, *self.pace))
+        return all(
+            math.isfinite(number) and number >= 0
+            for number in (*numbers, *self.latency, *self.pace, *self.predictions.values())
+        )
 
 
 class FindingVerdict(StrEnum):
@@ -138,6 +151,9 @@ class Tally:
     :param slow_bin: answers in later latency bins are slow; ``None`` until the stable version's p95 is known.
     :param requests: the canary's answers in this step; *errors* and *clients_with_error* likewise.
     :param stable_requests: the stable version's answers in this step.
+    :param predictions: by arm, what was predicted in this step; since the counters began anew, if they have.
+    :param prediction_looks: looks at which their bound has been spent, in the whole rollout; *prediction_answers*: the
+        answers of the arm that had fewer, at the last of them in this step.
     :param bound_looks: looks at which the confidence bound has been spent; *bound_requests*: requests at the last.
     """
 
@@ -152,12 +168,20 @@ class Tally:
     clients_with_error: float = 0
     stable_requests: float = 0
     stable_errors: float = 0
+    predictions: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    prediction_looks: int = 0
+    prediction_answers: float = 0
     bound_looks: int = 0
     bound_requests: float = 0
 
     def next_step(self) -> Tally:
         """Return the tally with which the next step begins: what a step counts is zero again."""
-        return Tally(error_logs=self.error_logs, slow_logs=self.slow_logs, slow_bin=self.slow_bin)
+        return Tally(
+            error_logs=self.error_logs,
+            slow_logs=self.slow_logs,
+            slow_bin=self.slow_bin,
+            prediction_looks=self.prediction_looks,
+        )
 
     def freeze(self, stable: Counts | None) -> Tally:
         """Return the tally with the stable version's p95 taken from *stable*, unless it is known or cannot be."""
@@ -200,6 +224,7 @@ class Tally:
                 self.slow_logs, ratios=[g * _SLOW_RATIO for g in _FAULTS], null_ratio=_SLOW_RATIO, **pace
             ),
             health_logs=log_products(self.health_logs, ratios=_HEALTHY, null_ratio=_TOLERATED_RATIO, **rate),
+            predictions={"canary": dict(canary.predictions), "stable": dict(stable.predictions)},
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -309,38 +334,70 @@ def slow_edge(latency: Sequence[float]) -> int | None:
 
 def judge(plan: RolloutPlan, tally: Tally) -> tuple[Finding, Tally]:
     """Return what the evidence says now, and the tally with what this look has spent of the confidence bound."""
-    faults, slowness = e_value(tally.error_logs), e_value(tally.slow_logs)
     numbers = {
         "requests": tally.requests,
         "errors": tally.errors,
         "stable_requests": tally.stable_requests,
         "stable_errors": tally.stable_errors,
-        "e_errors": _finite(faults),
-        "e_slow": _finite(slowness),
+        "e_errors": _finite(e_value(tally.error_logs)),
+        "e_slow": _finite(e_value(tally.slow_logs)),
         "e_healthy": _finite(e_value(tally.health_logs)),
     }
     if (stop := ceiling(plan, tally)) is not None:
         return Finding(FindingVerdict.UNHEALTHY, stop[0], stop[1], numbers), tally
-    if faults >= 1 / _ALPHA:
-        text = (
-            f"The new version fails more often than the stable one: {tally.errors:.0f} of {tally.requests:.0f} answers "
-            f"in this step against {tally.stable_errors:.0f} of {tally.stable_requests:.0f} "
-            f"(e-value {_finite(faults):.3g}, limit {1 / _ALPHA:.0f})."
-        )
-        return Finding(FindingVerdict.UNHEALTHY, "more_errors", text, numbers), tally
-    if slowness >= 1 / _ALPHA and tally.slow_bin is not None:
-        text = (
-            f"The new version is slower: in too many spans of time its answers took longer than "
-            f"{_edge_text(tally.slow_bin)}, the stable version's 95th percentile, more often than the stable version's "
-            f"own (e-value {_finite(slowness):.3g}, limit {1 / _ALPHA:.0f})."
-        )
-        return Finding(FindingVerdict.UNHEALTHY, "slower", text, numbers), tally
+    if (worse := _worse(tally, numbers)) is not None:
+        return worse, tally
+    moved, tally = _judge_predictions(plan, tally, numbers)
+    if moved is not None:
+        return moved, tally
     if tally.requests == 0:
         return Finding(FindingVerdict.NO_DATA, "no_data", "No request has reached the new version yet.", numbers), tally
     if tally.requests < plan.min_requests_per_step:
         text = f"{tally.requests:.0f} of the {plan.min_requests_per_step} requests that this step needs are answered."
         return Finding(FindingVerdict.UNDECIDED, "too_few_requests", text, numbers), tally
     return _judge_health(plan, tally, numbers)
+
+
+def _worse(tally: Tally, numbers: dict[str, float]) -> Finding | None:
+    """Return a finding when the new version is shown to fail more often, or to be slower, than the stable one."""
+    faults, slowness = numbers["e_errors"], numbers["e_slow"]
+    if faults >= 1 / _ALPHA:
+        text = (
+            f"The new version fails more often than the stable one: {tally.errors:.0f} of {tally.requests:.0f} answers "
+            f"in this step against {tally.stable_errors:.0f} of {tally.stable_requests:.0f} "
+            f"(e-value {faults:.3g}, limit {1 / _ALPHA:.0f})."
+        )
+        return Finding(FindingVerdict.UNHEALTHY, "more_errors", text, numbers)
+    if slowness >= 1 / _ALPHA and tally.slow_bin is not None:
+        text = (
+            f"The new version is slower: in too many spans of time its answers took longer than "
+            f"{_edge_text(tally.slow_bin)}, the stable version's 95th percentile, more often than the stable version's "
+            f"own (e-value {slowness:.3g}, limit {1 / _ALPHA:.0f})."
+        )
+        return Finding(FindingVerdict.UNHEALTHY, "slower", text, numbers)
+    return None
+
+
+def _judge_predictions(plan: RolloutPlan, tally: Tally, numbers: dict[str, float]) -> tuple[Finding | None, Tally]:
+    """Return a finding when the versions surely predict too differently, and the tally with what this look spent."""
+    canary, stable = tally.predictions.get("canary", {}), tally.predictions.get("stable", {})
+    answers = [sum(canary.values()), sum(stable.values())]
+    if tally.prediction_answers <= min(answers) < 1.1 * tally.prediction_answers:
+        return None, tally
+    look = tally.prediction_looks + 1
+    spare = margin(canary, stable, _PREDICTION_ALPHA / (look * (look + 1)))
+    if spare >= 1 - plan.max_prediction_shift:
+        return None, tally
+    spent = replace(tally, prediction_looks=look, prediction_answers=min(answers))
+    shift = distance(canary, stable)
+    if shift - spare <= plan.max_prediction_shift:
+        return None, spent
+    text = (
+        f"The new version predicts otherwise: {answers[0]:.0f} of its answers and {answers[1]:.0f} of the stable "
+        f"version's are {shift:.2f} apart, surely {shift - spare:.2f} (0..1; limit {plan.max_prediction_shift:.2f})."
+    )
+    numbers = {**numbers, "prediction_shift": shift, "prediction_shift_at_least": shift - spare}
+    return Finding(FindingVerdict.UNHEALTHY, "other_predictions", text, numbers), spent
 
 
 def ceiling(plan: RolloutPlan, tally: Tally) -> tuple[str, str] | None:

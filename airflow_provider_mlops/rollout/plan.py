@@ -54,6 +54,8 @@ class RolloutPlan:
     :param if_inconclusive: ``rollback``, ``hold`` or ``promote``.
     :param bake: how long the new version is watched at its last canary share, and again with all traffic.
     :param max_error_rate: share of failed answers (5xx), 0..1, that a healthy version stays below.
+    :param max_prediction_shift: largest distance, 0..1, between what the new and the stable version predict at the same
+        time, see `rollout.predictions`; 1 accepts any.
     :param error_ceiling: share of failed answers, 0..1, above which the new version is stopped at once.
     :param start_timeout: the time the new version may take to get ready.
     :param total_timeout: wall clock from start to end; then the rollout ends, rolled back.
@@ -67,6 +69,7 @@ class RolloutPlan:
     if_inconclusive: IfInconclusive = IfInconclusive.ROLLBACK
     bake: timedelta = timedelta(minutes=5)
     max_error_rate: float = 0.02
+    max_prediction_shift: float = 0.2
     error_ceiling: float = 0.25
     start_timeout: timedelta = timedelta(minutes=10)
     total_timeout: timedelta = timedelta(hours=12)
@@ -82,6 +85,10 @@ class RolloutPlan:
             raise ConfigError(
                 f"max_error_rate ({self.max_error_rate!r}) and error_ceiling ({self.error_ceiling!r}) are shares: "
                 "0 < max_error_rate <= error_ceiling <= 1. Write 0.02 for two per cent."
+            )
+        if not 0 < self.max_prediction_shift <= 1:
+            raise ConfigError(
+                f"max_prediction_shift: expected a share > 0 and <= 1, got {self.max_prediction_shift!r}."
             )
         for name in ("step_timeout", "start_timeout", "total_timeout"):
             if getattr(self, name) <= timedelta():

@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_mlops.rollout.predictions import spread
 from airflow_provider_mlops.serving.traffic import Traffic
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
+    from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 
     from airflow_provider_mlops.drift.profile import DataProfile
 
@@ -33,7 +34,10 @@ if TYPE_CHECKING:
     Send = Callable[[Message], Awaitable[None]]
     App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-__all__ = ["LiveProfile", "Meter", "build_app", "client_of"]
+__all__ = ["PREDICTIONS", "LiveProfile", "Meter", "build_app", "client_of"]
+
+PREDICTIONS = b"x-mlops-predictions"
+"""Header: in a request it asks for the one in the answer, which says how the predictions spread, as a JSON object."""
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +58,7 @@ class _Call:
     """What happened while one request was answered."""
 
     predicted: bool = False
+    predictions: dict[str, float] | None = None
 
 
 _CALL: contextvars.ContextVar[_Call | None] = contextvars.ContextVar("mlops_serving_call", default=None)
@@ -153,22 +158,35 @@ class Meter:
         self._answers = 0
         self.traffic = Traffic()
 
-    def answered(self, status: int, seconds: float, client: str) -> None:
+    def answered(self, status: int, seconds: float, client: str, predictions: Mapping[str, float] | None) -> None:
         """Count one answer to `/invocations`."""
         self._requests.labels(**self._labels, code=str(status)).inc()
         self._latency.observe(seconds)
         self._answers += 1
         timed = seconds if self._answers > _WARM_UP else None
-        self.traffic.record(self.version, client=client, failed=status >= 500, seconds=timed, at=time.perf_counter())
+        self.traffic.record(
+            self.version,
+            client=client,
+            failed=status >= 500,
+            seconds=timed,
+            at=time.perf_counter(),
+            predictions=predictions,
+        )
 
-    def predicted(self, data: Any, predictions: Any) -> None:
-        """Count what the model was asked and what it said. Never fails: to measure must not cost an answer."""
+    def predicted(self, data: Any, predictions: Any) -> dict[str, float] | None:
+        """
+        Count what the model was asked and what it said; return how its predictions spread.
+
+        Never fails: to measure must not cost an answer.
+        """
         try:
             if self.profile is not None:
                 self.profile.add(data)
             self._count_predictions(predictions)
+            return spread(predictions)
         except Exception:  # noqa: BLE001 - whatever the data is like, the answer has been found and must be given
             _log.exception("A request of %s version %s could not be measured.", self.name, self.version)
+            return None
 
     def _count_predictions(self, predictions: Any) -> None:
         import numpy as np
@@ -208,9 +226,9 @@ class _Model:
             _log.exception("Version %s of %s failed.", self._meter.version, self._meter.name)
             raise MlflowException(f"The model failed: {error!r}", error_code=INTERNAL_ERROR) from error
         call = _CALL.get()
+        spread_ = self._meter.predicted(data, predictions)
         if call is not None:
-            call.predicted = True
-        self._meter.predicted(data, predictions)
+            call.predicted, call.predictions = True, spread_
         return predictions
 
 
@@ -237,6 +255,8 @@ class _Watch:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", []), *names]
+                if call.predictions and any(name == PREDICTIONS for name, _ in scope["headers"]):
+                    message["headers"].append((PREDICTIONS, json.dumps(call.predictions).encode()))
             await send(message)
 
         try:
@@ -250,7 +270,8 @@ class _Watch:
             await _answer(sending, fault[1], {"error_code": fault[0], "message": f"{type(error).__name__}: {error}"})
         finally:
             if scope["path"] == "/invocations":
-                self._meter.answered(status or 500, time.perf_counter() - began, client_of(scope))
+                took = time.perf_counter() - began
+                self._meter.answered(status or 500, took, client_of(scope), call.predictions)
 
 
 def client_of(scope: Scope) -> str:

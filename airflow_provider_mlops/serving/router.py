@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
-from airflow_provider_mlops.serving.app import client_of
+from airflow_provider_mlops.serving.app import PREDICTIONS, client_of
 from airflow_provider_mlops.serving.processes import ModelServer, Served
 from airflow_provider_mlops.serving.traffic import Shares, Traffic
 
@@ -149,12 +149,14 @@ class ModelRouter:
             tried.add(server)
             version = server.served.version
             began = time.perf_counter()
-            status, content, kind = await _ask(server, body, headers)
+            status, content, kind, predictions = await _ask(server, body, headers)
             if status is None:  # no connection: the request has not been seen, so another may have it
                 continue
             ended = time.perf_counter()
             timed = ended - began if server.warm() else None
-            self._traffic.record(version, client=client, failed=status >= 500, seconds=timed, at=ended)
+            self._traffic.record(
+                version, client=client, failed=status >= 500, seconds=timed, at=ended, predictions=predictions
+            )
             await _respond(send, status, content, kind=kind, headers=self._names(version))
             return
         self._unserved += 1
@@ -234,23 +236,27 @@ def merge_metrics(texts: Iterable[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-async def _ask(server: ModelServer, body: bytes, headers: list[tuple[bytes, bytes]]) -> tuple[int | None, bytes, bytes]:
-    """Return status, content and content type; status ``None`` when no connection could be made."""
+async def _ask(
+    server: ModelServer, body: bytes, headers: list[tuple[bytes, bytes]]
+) -> tuple[int | None, bytes, bytes, dict[str, float] | None]:
+    """Return status, content, content type and spread of predictions; status ``None``: no connection could be made."""
     import httpx
 
     if server.client is None:
-        return None, b"", b""
+        return None, b"", b"", None
     try:
         with server.answering():
             answer = await server.client.post("/invocations", content=body, headers=headers)
     except (httpx.ConnectError, httpx.ConnectTimeout):
-        return None, b"", b""
+        return None, b"", b"", None
     except httpx.TimeoutException:
-        return 504, _message(f"Version {server.served.version} did not answer in time."), b"application/json"
+        return 504, _message(f"Version {server.served.version} did not answer in time."), b"application/json", None
     except (httpx.HTTPError, RuntimeError) as error:  # RuntimeError: the client was closed as its server died
         _log.warning("Version %s did not answer: %r", server.served.version, error)
-        return 502, _message(f"Version {server.served.version} ended before it answered."), b"application/json"
-    return answer.status_code, answer.content, answer.headers.get("content-type", "application/json").encode()
+        return 502, _message(f"Version {server.served.version} ended before it answered."), b"application/json", None
+    kind = answer.headers.get("content-type", "application/json").encode()
+    predictions = answer.headers.get(PREDICTIONS.decode())
+    return answer.status_code, answer.content, kind, json.loads(predictions) if predictions else None
 
 
 async def _get(server: ModelServer, path: str) -> tuple[int, bytes, bytes]:
@@ -296,7 +302,8 @@ async def _respond(
 
 
 def _forwarded(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    return [(name, value) for name, value in headers if name.decode("latin-1").lower() not in _DROPPED]
+    kept = [(name, value) for name, value in headers if name.decode("latin-1").lower() not in _DROPPED]
+    return [*kept, (PREDICTIONS, b"wanted")]
 
 
 def _message(text: str) -> bytes:

@@ -67,6 +67,7 @@ class _Arm:
         self.clients: set[str] = set()
         self.clients_with_error: set[str] = set()
         self.latency = [0] * (len(LATENCY_EDGES) + 1)
+        self.predictions: dict[str, float] = {}
         self.pace = [0.0] * (len(LATENCY_EDGES) + 1)
         self.span = collections.Counter[int]()  # latency bins of the answers that ended in the present span
 
@@ -99,13 +100,23 @@ class Traffic:
         self._failed = set()
         self.counter = uuid.uuid4().hex
 
-    def record(self, version: str, *, client: str, failed: bool, seconds: float | None, at: float) -> None:
+    def record(
+        self,
+        version: str,
+        *,
+        client: str,
+        failed: bool,
+        seconds: float | None,
+        at: float,
+        predictions: Mapping[str, float] | None = None,
+    ) -> None:
         """
         Count one answer.
 
         :param failed: status 500 or above, or no answer.
         :param seconds: how long it took; ``None`` while the version warms up.
         :param at: when it ended, seconds on a clock that never goes back.
+        :param predictions: what it predicted, as `rollout.predictions.spread` says it; ``None`` when unknown.
         """
         if (span := int(at // _SPAN)) != self._span:
             shared = sum(bool(arm.span) for arm in self._arms.values()) > 1
@@ -122,6 +133,8 @@ class Traffic:
             index = bisect.bisect_left(LATENCY_EDGES, seconds)
             arm.latency[index] += 1
             arm.span[index] += 1
+        for name, share in (predictions or {}).items():
+            arm.predictions[name] = arm.predictions.get(name, 0.0) + share
         if failed:
             arm.errors += 1
             arm.first_errors += at_risk
@@ -142,4 +155,5 @@ class Traffic:
             "clients_with_error": len(arm.clients_with_error),
             "latency": list(arm.latency),
             "pace": list(arm.pace),
+            "predictions": dict(arm.predictions),
         }

@@ -8,6 +8,9 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import httpx
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import training_scripts
 from airflow.sdk import DAG, BaseOperator
@@ -17,6 +20,7 @@ from leftovers import users_of
 from airflow_provider_mlops.errors import ConfigError, PromotionConflictError, RolloutFailedError
 from airflow_provider_mlops.hooks.journal import JournalHook
 from airflow_provider_mlops.hooks.mlflow import MlflowHook
+from airflow_provider_mlops.hooks.serving import _usual_shift
 from airflow_provider_mlops.journal import Record, append_next, kinds, model_stream, payloads, verify
 from airflow_provider_mlops.operators.deployment import DeployToLocalOperator
 from airflow_provider_mlops.operators.model import PromoteModelOperator, RollbackModelOperator
@@ -298,6 +302,28 @@ def test_an_alias_that_cannot_return_to_what_serves_is_said_and_left(two_version
     ):
         deploy.execute(context(task="deploy"))
     assert MlflowHook().registry.version_of(model, alias="champion") == "2"
+
+
+def scores(file, **columns):
+    """What a scoring job writes: scores of rows by model; two-dimensional ones become a column per class."""
+    table, models = {"y": [0] * 400}, {}
+    for name, values in columns.items():
+        models[name] = {"type": "values" if values.ndim == 1 else "probabilities", "inputs": [], "classes": [0, 1]}
+        table |= {name: values} if values.ndim == 1 else {f"{name}_{k}": values[:, k] for k in range(values.shape[1])}
+    pq.write_table(pa.table(table), file)
+    file.with_suffix(".json").write_text(json.dumps({"label": "y", "keep": [], "models": models}))
+    return str(file)
+
+
+def test_versions_may_differ_in_service_by_as_much_as_on_the_evaluation_rows(tmp_path):
+    even = np.linspace(0.05, 0.95, 400)
+    assert _usual_shift(scores(tmp_path / "alone.parquet", candidate=even)) == 0
+    assert _usual_shift(scores(tmp_path / "same.parquet", candidate=even, champion=even)) == 0
+    assert _usual_shift(scores(tmp_path / "other.parquet", candidate=even, champion=even / 10)) > 0.8
+    # A server may answer the likeliest class: scores that differ little can differ much in these.
+    low, high = np.full(400, 0.48), np.full(400, 0.52)
+    two = {"candidate": np.column_stack([1 - high, high]), "champion": np.column_stack([1 - low, low])}
+    assert _usual_shift(scores(tmp_path / "classes.parquet", **two)) == 1
 
 
 # Deciding

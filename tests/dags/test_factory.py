@@ -220,8 +220,13 @@ def test_a_step_is_replaced_or_has_something_before_and_after_it(write):
     assert dag.get_task("data.validate").task_type == "BashOperator"
 
 
-def test_the_alias_follows_the_traffic_unless_the_user_moves_it(write):
+def test_the_deployment_knows_the_promotion_and_what_the_gate_saw(write):
     assert build(write())["train"].get_task("serving.deploy").restore_alias is True
+    deploy = build(write())["train"].get_task("serving.deploy")
+    assert (deploy.predictions_uri.operator.task_id, deploy.predictions_uri.key) == (
+        "training.evaluate", "predictions_uri",
+    )  # fmt: skip
+    assert deploy.plan["max_prediction_shift"] == 0.2
     own = build(write(steps={"promote": {"operator": EMPTY}}))["train"]
     assert own.get_task("serving.deploy").restore_alias is False
 

@@ -17,6 +17,7 @@ import served
 
 from airflow_provider_mlops.drift.layout import choose_layout
 from airflow_provider_mlops.drift.profile import DataProfile
+from airflow_provider_mlops.rollout.predictions import spread
 from airflow_provider_mlops.serving.app import LiveProfile, Meter, build_app
 
 ROWS = {"dataframe_split": {"columns": ["x", "y"], "data": [[1, 2], [3, 4]]}}
@@ -129,6 +130,15 @@ def test_the_metrics_tell_the_most_memory_that_was_held(load):
         r'^mlops_serving_peak_memory_bytes\{model="sum",version="7"\} ([0-9.e+]+)$', text, re.MULTILINE
     )
     assert 2**24 < float(peak) < 2**36
+
+
+def test_whoever_asks_is_told_how_the_predictions_spread_and_nobody_else(load):
+    app = client(load("sum"))
+    assert "x-mlops-predictions" not in app.post("/invocations", json=ROWS).headers
+    answer = app.post("/invocations", json=ROWS, headers={"x-mlops-predictions": "wanted"})
+    assert json.loads(answer.headers["x-mlops-predictions"]) == spread([3.0, 7.0])
+    counted = app.get("/_rollout/observation").json()["arms"]["7"]["predictions"]
+    assert counted == {name: 2 * share for name, share in spread([3.0, 7.0]).items()}
 
 
 def test_predictions_that_are_no_numbers_are_counted_by_class(load):

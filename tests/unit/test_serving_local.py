@@ -30,6 +30,7 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     served.save_python(folder / "1")
     served.save_python(folder / "2")
+    served.save_python(folder / "thousandfold", answer="1000 * (data['x'] + data['y']).to_numpy()")
     served.save_python(folder / "slow", seconds="1.5")
     served.save_python(folder / "environment", answer="[' '.join(sorted(os.environ))] * len(data)", signature=False)
     served.save_python(folder / "broken")
@@ -154,6 +155,22 @@ def test_a_canary_under_load_loses_no_request_and_its_shares_are_exact(target, m
             total = sum(arm.counts.requests for arm in arms.values())
             # one for the share, three for what is under way
             assert abs(arms["2"].counts.requests - total * arms["2"].percent / 100) <= 4
+
+
+def test_a_canary_that_predicts_something_else_is_rolled_back(target, models):
+    def go(version, plan):
+        return drive(
+            target, "sum", plan, version=version, model=str(models / version), request=version,
+            clock=lambda: datetime.now(UTC), sleep=time.sleep, poll=timedelta(seconds=0.5),
+        )  # fmt: skip
+
+    go("1", RolloutPlan(strategy="rolling", bake=timedelta(0)))
+    with Clients(target):
+        plan = RolloutPlan(weights_percent=(50,), min_requests_per_step=5000, bake=timedelta(0))
+        state = go("thousandfold", plan)
+    assert (state.phase, state.reason) == (RolloutPhase.ROLLED_BACK, "other_predictions"), state.sentence
+    assert post(target).headers["x-model-version"] == "1"
+    assert "x-mlops-predictions" not in post(target).headers
 
 
 def test_a_killed_server_comes_back_and_others_answer_meanwhile(target, models):

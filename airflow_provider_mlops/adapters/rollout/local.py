@@ -161,7 +161,9 @@ def _arm(values: Mapping[str, Any]) -> Arm:
         first_errors=values["first_errors"],
         clients_with_error=values["clients_with_error"],
         latency=tuple(values["latency"]),
-        pace=tuple(values["pace"]),
+        # A router that was started by an earlier version of this package knows less.
+        pace=tuple(values.get("pace", ())),
+        predictions=values.get("predictions", {}),
     )
     return Arm(percent=values["percent"], ready=values["ready"], restarts=values["restarts"], counts=counts)
 
