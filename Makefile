@@ -50,7 +50,7 @@ e2e: venv  ## the demo, and a standalone Airflow driven as a user does
 	pytest tests/e2e
 
 .PHONY: test
-test: check unit contract dags e2e  ## everything that CI runs
+test: check unit contract dags e2e  ## check and all tests: what CI runs, but for test-minimum
 
 .PHONY: test-minimum
 test-minimum: $(MINIMUM)/.ready  ## the same on the oldest versions that pyproject.toml allows, but for e2e
