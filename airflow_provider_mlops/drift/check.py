@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from airflow_provider_mlops.drift.contract import ContractPolicy, Violation
-    from airflow_provider_mlops.drift.profile import CategoryCounts, ColumnProfile, DataProfile
+    from airflow_provider_mlops.drift.profile import CategoryCounts, ColumnProfile, DataProfile, NumberCounts
 
 __all__ = ["MEASURED", "ColumnReport", "DriftPolicy", "DriftReport", "Variation", "Verdict", "check", "rows_needed"]
 
@@ -116,7 +116,10 @@ class ColumnReport:
     :param importance: share of the model's importance, 0..1, or ``None``.
     :param counts: whether the column counts for the window's verdict.
     :param rows_needed: rows the window needs before `Verdict.NO_DRIFT` can be said, or ``None``.
-    :param numbers: further numbers behind the sentence.
+    :param numbers: further numbers behind the sentence, and some that decide nothing: ``psi``, the population stability
+        index over tenths of the reference (of categories: over those with at least 1 % of its rows); ``wasserstein``,
+        how far the values moved on average, in their unit; ``distinct_before`` and ``distinct_now``, how many
+        categories were seen (at least, with ``distinct_at_least``: beyond 50,000 they are not counted one by one).
     """
 
     name: str
@@ -648,10 +651,25 @@ def _number_test(name: str, measure: str, ask: _Ask, variance: statistics.BlockV
         plain_p=plain,
         measure=measure,
         numbers={
-            f"{measure}_mean_before".lstrip("_"): before.rounded_mean(),
-            f"{measure}_mean_now".lstrip("_"): now.rounded_mean(),
+            f"{measure}_{key}".lstrip("_"): value
+            for key, value in {
+                "mean_before": before.rounded_mean(),
+                "mean_now": now.rounded_mean(),
+                "psi": statistics.stability_index(*statistics.tenths(before.counts, now.counts)),
+                "wasserstein": _wasserstein(before, now),
+            }.items()
         },
     )
+
+
+def _wasserstein(before: NumberCounts, now: NumberCounts) -> float | None:
+    """Return how far the values moved on average, or ``None`` when a side has no finite value, or none of its size."""
+    lows, highs = [before.minimum, now.minimum], [before.maximum, now.maximum]
+    if before.edges.size == 0 or None in lows:
+        return None
+    lowest, highest = min(low for low in lows if low is not None), max(high for high in highs if high is not None)
+    moved = statistics.wasserstein(before.edges, before.counts, now.counts, lowest=lowest, highest=highest)
+    return moved if math.isfinite(moved) else None
 
 
 def _rows_needed(effective: float, n: int, m: int) -> int | None:
@@ -739,6 +757,10 @@ def _category_test(name: str, ask: _Ask) -> _Test:
             "most_moved": values[moved] if moved < len(values) else None,
             "share_before": float(old[moved] / n),
             "share_now": float(new[moved] / m),
+            "psi": statistics.stability_index(*statistics.frequent_cells(old, new)),
+            "distinct_before": len(before.counts),
+            "distinct_now": len(now.counts),
+            "distinct_at_least": bool(before.tail_rows or now.tail_rows),
         },
     )
 

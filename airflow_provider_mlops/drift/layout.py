@@ -259,15 +259,19 @@ def choose_edges(values: npt.NDArray[np.float64], bins: int = BINS) -> Edges:
     Return ascending bin edges, shape ``(e,)``, for finite *values*; empty without values.
 
     Where the values vary, a guard lies one span below the smallest and one above the largest of them: what falls
-    beyond the guards comes from another world (another unit), which ranks alone could not tell.
+    beyond the guards comes from another world (another unit), which ranks alone could not tell. A value that stands
+    alone has an edge close below it, so that smaller values are told from it.
     """
     edges = np.unique(values)
     if edges.size > bins:
         shares = np.concatenate([TAILS, np.arange(bins) / bins, [1.0]])
         edges = np.unique(np.quantile(values, shares, method="inverted_cdf"))
-    if edges.size < 2:
+    if edges.size == 0:
         return edges
     with np.errstate(over="ignore"):
+        if edges.size == 1:
+            below = edges - np.maximum(np.abs(edges) * 1e-9, 1e-300)
+            return np.unique(np.nan_to_num(np.concatenate([below, edges])))
         span = edges[-1] - edges[0]
         guards = np.nan_to_num([edges[0] - span, edges[-1] + span])
     return np.unique(np.concatenate([guards, edges]))

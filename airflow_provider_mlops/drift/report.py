@@ -332,8 +332,21 @@ def _size(column: ColumnReport) -> str:
         return f"<p>{escape(column.sentence)}</p>"
     return (
         f"<p>Change <b>{_effect(column.effect)}</b> ({_effect(column.effect_low)} to {_effect(column.effect_high)}), "
-        f"limit {_effect(column.limit)}</p>"
+        f"limit {_effect(column.limit)}</p>{_known(column)}"
     )
+
+
+def _known(column: ColumnReport) -> str:
+    """Return the numbers that readers know from elsewhere."""
+    numbers, parts = column.numbers, []
+    if (psi := numbers.get("psi")) is not None:
+        parts.append(f"PSI {psi:.3f}")
+    if (moved := numbers.get("wasserstein")) is not None:
+        parts.append(f"Wasserstein {short(moved)}")
+    if "distinct_now" in numbers:
+        more = "at least " if numbers["distinct_at_least"] else ""
+        parts.append(f"{more}{numbers['distinct_before']:,} → {numbers['distinct_now']:,} distinct values")
+    return f'<p class="aside">{" · ".join(parts)}</p>' if parts else ""
 
 
 def _plottable(name: str, reference: DataProfile, current: DataProfile) -> bool:

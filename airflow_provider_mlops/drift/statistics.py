@@ -30,6 +30,7 @@ __all__ = [
     "cells_p",
     "chi_square_p",
     "fisher_p",
+    "frequent_cells",
     "kolmogorov_exact_p",
     "kolmogorov_p",
     "ks_distance",
@@ -40,10 +41,13 @@ __all__ = [
     "share_t_p",
     "shares_distance",
     "shares_f_p",
+    "stability_index",
     "t_kolmogorov_limit",
     "t_kolmogorov_p",
     "tail_degrees",
+    "tenths",
     "total_variation",
+    "wasserstein",
 ]
 
 
@@ -463,6 +467,63 @@ def total_variation(reference: Counts, current: Counts, factor: float) -> float:
     pooled = (reference + current) / (reference.sum() + current.sum())
     chance = 0.5 * float(np.sqrt(2 / math.pi * pooled * (1 - pooled) * factor).sum())
     return max(0.0, 0.5 * float(np.abs(p - q).sum()) - chance)
+
+
+# Numbers that readers know from elsewhere; no verdict depends on them
+
+
+def stability_index(reference: Counts, current: Counts, *, least: float = 1e-4) -> float:
+    """
+    Return the population stability index, ``sum (q - p) ln(q / p)``, in nats; 0 when the shares agree.
+
+    :param reference: counts per cell, shape ``(cells,)``, sum > 0. *current* alike.
+    :param least: the share that a cell has at least, so that an empty one does not make it infinite.
+
+    >>> round(stability_index(np.array([50, 50]), np.array([80, 20])), 4)
+    0.4159
+    """
+    p, q = (np.maximum(counts / counts.sum(), least) for counts in (reference, current))
+    return float(((q - p) * np.log(q / p)).sum())
+
+
+def tenths(reference: Counts, current: Counts) -> tuple[Counts, Counts]:
+    """
+    Return ordered bins joined to about ten that each hold a tenth of *reference*, as the index is usually taken.
+
+    What lies below and above all of *reference* is a bin each.
+    """
+    reached = reference.cumsum()
+    group = -(-10 * reached // reached[-1])
+    group[np.flatnonzero(reference)[-1] + 1 :] += 1
+    return _joined(reference, group), _joined(current, group)
+
+
+def frequent_cells(reference: Counts, current: Counts, *, share: float = 0.01) -> tuple[Counts, Counts]:
+    """Return the cells that hold at least *share* of *reference*, and one with all others."""
+    frequent = reference >= share * reference.sum()
+    group = np.where(frequent, frequent.cumsum(), 0)
+    return _joined(reference, group), _joined(current, group)
+
+
+def _joined(counts: Counts, group: Counts) -> Counts:
+    joined: Counts = np.bincount(group, weights=counts).astype(np.int64)
+    return joined
+
+
+def wasserstein(edges: Array, reference: Counts, current: Counts, *, lowest: float, highest: float) -> float:
+    """
+    Return how far the values moved on average (Wasserstein-1), in their unit, as far as bins can tell.
+
+    The area between the two cumulated distributions, each value taken to be at the upper end of its bin: exact where
+    every value is an edge. What lies outside the edges is taken to be at the ends.
+
+    :param edges: ascending, shape ``(e,)``; *reference* and *current* are counts, shape ``(e + 1,)``.
+    :param lowest: smallest finite value of both sides; *highest* the largest.
+    """
+    gaps = np.abs(reference.cumsum() / reference.sum() - current.cumsum() / current.sum())[:-1]
+    places = np.clip(np.array([lowest, *edges, highest]), lowest, highest)
+    with np.errstate(over="ignore"):
+        return float((np.array([*gaps[:1], *gaps]) * np.diff(places)).sum())
 
 
 # Many tests

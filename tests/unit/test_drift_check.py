@@ -67,6 +67,24 @@ def test_the_same_world_does_not_drift(reference):
     assert report.tests == 2 + 2 + 3 + 2
 
 
+def test_numbers_known_from_elsewhere_are_told_and_decide_nothing(reference):
+    moved = rows(10_000, seed=9, country=pa.array(["de", "se"] * 5_000))
+    moved["amount"] = moved["amount"] + 1
+    columns = judged(reference, moved).columns
+    amount, country, age = (columns[name].numbers for name in ("amount", "country", "age"))
+    assert amount["wasserstein"] == pytest.approx(1, rel=0.1)
+    assert amount["psi"] > 0.25 > 0.01 > age["psi"]
+    assert (country["distinct_before"], country["distinct_now"], country["distinct_at_least"]) == (4, 2, False)
+    assert country["psi"] > 0.25
+
+
+@pytest.mark.parametrize("value", [0.0, 5.0, -1e300, 1.7e308])
+def test_a_reference_of_one_value_knows_smaller_and_larger_ones(value):
+    reference = reference_of({"x": np.full(6_000, value)})
+    for other, verdict in ((value, "no_drift"), (value / 2 - 1, "drift"), (value + abs(value) / 20 + 1, "drift")):
+        assert judged(reference, {"x": np.full(6_000, other)}).columns["x"].verdict == verdict
+
+
 N = 8_000
 SHIFTS = [
     pytest.param(

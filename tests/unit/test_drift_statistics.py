@@ -336,6 +336,57 @@ def test_chance_alone_moves_no_share():
     assert np.mean(moved) < 0.01
 
 
+# Numbers that readers know from elsewhere
+
+
+@given(st.lists(st.integers(-5, 5), min_size=1, max_size=30), st.lists(st.integers(-5, 5), min_size=1, max_size=30))
+def test_the_mean_move_of_values_with_a_bin_each_is_scipys(before, now):
+    edges = np.arange(-5.0, 6.0)
+    reference, current = (np.bincount(np.searchsorted(edges, side), minlength=12) for side in (before, now))
+    lowest, highest = min(*before, *now), max(*before, *now)
+    moved = statistics.wasserstein(edges, reference, current, lowest=lowest, highest=highest)
+    assert moved == pytest.approx(scipy.stats.wasserstein_distance(before, now), abs=1e-9)
+
+
+def test_the_mean_move_of_values_that_share_bins_is_close():
+    rng = np.random.default_rng(0)
+    before, now = rng.normal(size=20_000), rng.normal(0.2, size=20_000)
+    edges = np.quantile(before, np.arange(257) / 256)
+    reference, current = (np.bincount(np.searchsorted(edges, side), minlength=258) for side in (before, now))
+    lowest, highest = min(before.min(), now.min()), max(before.max(), now.max())
+    moved = statistics.wasserstein(edges, reference, current, lowest=lowest, highest=highest)
+    assert moved == pytest.approx(scipy.stats.wasserstein_distance(before, now), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("reference", "current", "cells"),
+    [
+        ([1] * 10, [2] * 10, 11),
+        ([100], [100], 11),
+        ([0, 90, 10, 0], [5, 80, 10, 5], 12),
+    ],
+    ids=["one per tenth", "one value", "beyond both ends"],
+)
+def test_tenths_keep_all_rows(reference, current, cells):
+    joined = statistics.tenths(np.array(reference), np.array(current))
+    assert [side.sum() for side in joined] == [sum(reference), sum(current)]
+    assert joined[0].size == joined[1].size == cells
+    assert joined[0][0] == reference[0] * (reference[0] == 0)
+
+
+def test_rare_cells_are_one():
+    reference, current = np.array([980, 15, 3, 2, 0]), np.array([10, 20, 30, 40, 50])
+    old, new = statistics.frequent_cells(reference, current)
+    assert (old.tolist(), new.tolist()) == ([5, 980, 15], [120, 10, 20])
+
+
+def test_the_index_is_symmetric_and_none_of_its_cells_is_infinite():
+    a, b = np.array([50, 50, 0]), np.array([0, 50, 50])
+    assert statistics.stability_index(a, b) == pytest.approx(statistics.stability_index(b, a))
+    assert statistics.stability_index(a, b) == pytest.approx(2 * (0.5 - 1e-4) * math.log(0.5 / 1e-4))
+    assert statistics.stability_index(a, 7 * a) == 0
+
+
 # Many tests
 
 

@@ -165,6 +165,12 @@ def test_a_hundred_times_more_values_are_counted_but_not_all_named():
     assert "and 88 more" in text
 
 
+def test_numbers_known_from_elsewhere_stand_beside_the_plot(drifted):
+    text = html(*drifted, title="churn")
+    assert re.search(r"PSI \d\.\d{3} · Wasserstein [\d.]+<", text)
+    assert re.search(r"PSI \d\.\d{3} · \d → \d distinct values<", text)
+
+
 def test_what_is_significant_but_too_small_has_its_own_list():
     reference, current = profiles(rows(8000), rows(2000, seed=1))
     report = check(reference, current, DriftPolicy())
