@@ -66,7 +66,16 @@ class ConflictError(ServiceError):
 
 
 class JobFailedError(MlopsError):
-    """A job of the user's own code ended badly, or ended well without what it owed."""
+    """
+    A job of the user's own code ended badly, or ended well without what it owed.
+
+    :param sentence: what happened, in one line; also an attribute.
+    :param tail: the last lines of the job's log, which its task has logged already.
+    """
+
+    def __init__(self, sentence: str, *, tail: str = "") -> None:
+        super().__init__(f"{sentence}\nIts last lines:\n{tail}" if tail else sentence)
+        self.sentence = sentence
 
 
 class SmokeTestFailedError(MlopsError):

@@ -15,7 +15,7 @@ import traceback
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from airflow_provider_mlops.errors import ConfigError, MlopsError
+from airflow_provider_mlops.errors import ConfigError, JobFailedError, MlopsError
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -115,7 +115,9 @@ class _Teller:
         error = context.get("exception")
         if isinstance(error, KeyboardInterrupt):
             return
-        if isinstance(error, MlopsError):
+        if isinstance(error, JobFailedError):
+            told = error.sentence  # the lines of its log were told as they came
+        elif isinstance(error, MlopsError):
             told = str(error)
         elif isinstance(error, BaseException):
             told = "".join(traceback.format_exception(error))

@@ -132,8 +132,7 @@ def score(evaluation: Evaluation, context: Context, log: Log) -> Path:
     status, tail = run_job(backend, spec, log)
     if status.phase.value != "succeeded":
         raise JobFailedError(
-            f"The candidate could not be scored; the job ended as {status.phase.value}: {status.reason}\n"
-            f"Its last lines:\n{tail}"
+            f"The candidate could not be scored; the job ended as {status.phase.value}: {status.reason}", tail=tail
         )
     return output
 

@@ -132,7 +132,8 @@ def replay(
             status = "FAILED"
             raise JobFailedError(
                 f"The replay of {what}, MLflow run {again.run_id}, ended as {outcome.phase.value} with {len(models)} "
-                f"models: {outcome.reason}\nIts last lines:\n{tail}"
+                f"models: {outcome.reason}",
+                tail=tail,
             )
         status = "FINISHED"
     finally:

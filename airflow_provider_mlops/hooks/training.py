@@ -122,9 +122,7 @@ def train(training: Training, context: Context, log: Log) -> tuple[Run, LoggedMo
         model = _finish(training, backend, spec, run, log)
     except JobFailedError as error:
         outcome = Outcome.TIMED_OUT if backend.status(name).phase.value == "timed_out" else Outcome.FAILED
-        failed = payloads.training_failed(
-            key=key, run_id=run.run_id, reason=outcome.value, sentence=str(error).split("\n", 1)[0]
-        )
+        failed = payloads.training_failed(key=key, run_id=run.run_id, reason=outcome.value, sentence=error.sentence)
         record_once(training.model, kinds.TRAINING_FAILED, failed, context, once=("run_id",))
         tracking.end_run(run.run_id, "FAILED")
         tracking.log(run.run_id, tags={OUTCOME_TAG: outcome.value})
@@ -227,9 +225,7 @@ def _finish(training: Training, backend: JobBackend, spec: JobSpec, run: Run, lo
     tracking = MlflowHook(training.mlflow_conn_id).tracking
     status, tail = run_job(backend, spec, log)
     if status.phase.value != "succeeded":
-        raise JobFailedError(
-            f"{training.script.name} ended as {status.phase.value}: {status.reason}\nIts last lines:\n{tail}"
-        )
+        raise JobFailedError(f"{training.script.name} ended as {status.phase.value}: {status.reason}", tail=tail)
     models = tracking.models(run.run_id)
     if len(models) != 1:
         found = ", ".join(model.name for model in models) or "none"

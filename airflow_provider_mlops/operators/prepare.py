@@ -81,7 +81,7 @@ class PrepareDataOperator(MlopsOperator):
         )
         status, tail = run_job(backend, spec, self.log)
         if status.phase.value != "succeeded":
-            raise JobFailedError(f"{code.name} ended as {status.phase.value}: {status.reason}\nIts last lines:\n{tail}")
+            raise JobFailedError(f"{code.name} ended as {status.phase.value}: {status.reason}", tail=tail)
         if not any(output.iterdir()):
             raise JobFailedError(f"{code.name} ended well but wrote nothing into the folder MLOPS_OUTPUT_URI.")
         return {"data_uri": str(output)}

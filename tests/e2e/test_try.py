@@ -84,7 +84,9 @@ def test_a_refused_candidate_is_exit_code_1_with_the_reason(attempt):
 def test_a_script_that_fails_is_told_with_its_own_words(attempt):
     code, output, left = attempt("--set", 'train.hyperparameters={"D": 1}')
     assert code == 1
-    assert "unexpected keyword argument 'D'" in output
+    assert output.count("unexpected keyword argument 'D'") == 1
+    assert output.count("Traceback") == 1
+    assert "train.py ended as failed: It ended with exit code 1." in output
     assert "FAILED at training.train" in output
     assert left == []
 

@@ -103,12 +103,13 @@ def test_a_folder_that_is_not_there_is_named(backend, tmp_path):
     assert backend.status("x").phase is JobPhase.UNKNOWN
 
 
-def test_a_program_that_is_not_there_is_named(backend):
-    backend.submit(JobSpec("typo", ("pyhton", "train.py")))
+@pytest.mark.parametrize("program", ["pyhton", "/nowhere/bin/python"])
+def test_a_program_that_is_not_there_is_named(backend, program):
+    backend.submit(JobSpec("typo", (program, "-u", "train.py")))
     status = settled(backend, "typo")
     assert (status.phase, status.exit_code) == (JobPhase.FAILED, 127)
-    assert "'pyhton' cannot be started" in status.reason
-    assert "'pyhton' cannot be started" in backend.logs("typo")[0]
+    assert status.reason.startswith(f"{program!r} cannot be started in ")
+    assert f"{program!r} cannot be started" in backend.logs("typo")[0]
 
 
 def test_a_job_that_a_signal_ends_says_which(backend):
