@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -66,9 +65,8 @@ def replay(
     """
     Train *version* of *model* again from what its run recorded, in a new run that is never registered.
 
-    Data and script are those that were frozen, checked by their digests. Modules that the script imports from beside
-    it were not frozen: they are taken from where they are. The packages are those of the interpreter now; what has
-    changed in them is told.
+    Data and code are those that were frozen, checked by their digests. The packages are those of the interpreter now;
+    what has changed in them is told.
 
     :param python: interpreter to use instead of the recorded one.
     :param tolerance: see `compare_metrics`.
@@ -149,24 +147,22 @@ def replay(
 
 def _frozen_script(record: TrainingRecord, what: str) -> FrozenScript:
     """Return the script's copy. :raises DataError: it is not there, or is not what ran."""
-    from airflow_provider_mlops.adapters.code import FrozenScript, frozen_folder
+    from airflow_provider_mlops.adapters.code import FrozenScript, code_digest, frozen_folder, read_code
 
     folder = frozen_folder(record.code_digest, storage())
     file = folder / record.script
-    try:
-        digest = f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
-    except OSError as error:
+    if not file.is_file():
         commit = f" It is {record.script} of git commit {record.commit}." if record.commit else ""
         raise DataError(
-            f"The script that trained {what} is not at {file}: {error.strerror}.{commit} Put it there, or restore the "
-            "storage folder."
-        ) from error
+            f"The script that trained {what} is not at {file}.{commit} Put it there, or restore the storage folder."
+        )
+    digest = code_digest(read_code(file), record.script)
     if digest != record.code_digest:
         raise DataError(
-            f"The script {file} was changed: its digest is {digest}, and {record.code_digest} trained {what}. Restore "
-            "it; find out who writes there."
+            f"The script {file}, or a module beside it, was changed: the digest is {digest}, and {record.code_digest} "
+            f"trained {what}. Restore it; find out who writes there."
         )
-    return FrozenScript(folder, record.script, Path(record.code_origin), record.code_digest, record.commit)
+    return FrozenScript(folder, record.script, record.code_digest, record.commit)
 
 
 def _environment(hook: MlflowHook, run: Run, record: TrainingRecord, version: str, packages: str) -> list[str]:

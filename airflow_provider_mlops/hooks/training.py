@@ -169,9 +169,8 @@ def training_job(
         name=name,
         command=(python, "-u", str(code.folder / code.name)),
         # The order of a set, and with it the bytes of a model, would else be another each time.
-        environment={**plain, **environment, "PYTHONPATH": str(code.origin), "PYTHONHASHSEED": str(seed)},
+        environment={**plain, **environment, "PYTHONHASHSEED": str(seed)},
         secret_environment=secret,
-        files=code.folder,
         run_timeout=run_timeout,
     )
 
@@ -205,7 +204,6 @@ def _record(training: Training, code: FrozenScript, interpreter: Interpreter, ru
         data_digest=training.data.digest,
         code_digest=code.digest,
         script=code.name,
-        code_origin=str(code.origin),
         hyperparameters=json.dumps(dict(training.hyperparameters), sort_keys=True),
         seed=str(training.seed),
         python=python_of(training.runs_on),

@@ -24,7 +24,6 @@ _TAGS = {
     "data_digest": "mlops.data_digest",
     "code_digest": "mlops.code_digest",
     "script": "mlops.script",
-    "code_origin": "mlops.code_origin",
     "hyperparameters": "mlops.hyperparameters",
     "seed": "mlops.seed",
     "python": "mlops.python",
@@ -41,9 +40,8 @@ class TrainingRecord:
 
     :param data_uri: the frozen data.
     :param data_digest: its digest.
-    :param code_digest: digest of the script.
+    :param code_digest: digest of the script and the modules beside it that it imports.
     :param script: the script's file name.
-    :param code_origin: folder that the script lay in; modules beside it were imported from there.
     :param hyperparameters: a JSON object, as text.
     :param seed: a whole number.
     :param python: path of the interpreter.
@@ -58,7 +56,6 @@ class TrainingRecord:
     data_digest: str
     code_digest: str
     script: str
-    code_origin: str
     hyperparameters: str
     seed: str
     python: str

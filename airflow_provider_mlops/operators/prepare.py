@@ -74,9 +74,7 @@ class PrepareDataOperator(MlopsOperator):
                 "MLOPS_DATA_URI": self.data_uri,
                 "MLOPS_OUTPUT_URI": str(output),
                 "MLOPS_HYPERPARAMETERS": json.dumps(hyperparameters_of(self.hyperparameters), sort_keys=True),
-                "PYTHONPATH": str(code.origin),
             },
-            files=code.folder,
             run_timeout=parse_duration(self.run_timeout),
         )
         status, tail = run_job(backend, spec, self.log)

@@ -25,8 +25,9 @@ pytestmark = pytest.mark.service("mlflow")
 SCRIPT = training_scripts.GOOD.replace(
     "with mlflow.start_run():\n",
     "import random\nrandom.seed(int(os.environ['MLOPS_SEED']))\n"
+    "from luck.draw import draw\n"
     "with mlflow.start_run():\n"
-    "    mlflow.log_metric('draw', random.random())\n"
+    "    mlflow.log_metric('draw', draw())\n"
     "    mlflow.log_metric('luck', random.SystemRandom().random())\n",
     # A skops file holds the time and addresses in memory, so its bytes are never the same; a pickle's are.
 ).replace("skops_trusted_types=[]", 'serialization_format="cloudpickle"')
@@ -42,6 +43,8 @@ def trained(mlflow_server, tmp_path_factory):
         training_scripts.rows(folder / "rows" / "rows.parquet")
         snapshot = SnapshotStore(folder / "storage").freeze(DataRef(str(folder / "rows"), label="y"))
         (folder / "train.py").write_text(SCRIPT)
+        (folder / "luck").mkdir()
+        (folder / "luck" / "draw.py").write_text("import random\n\ndef draw():\n    return random.random()\n")
         result = TrainOperator(
             task_id="train",
             experiment="replayed",
@@ -55,7 +58,8 @@ def trained(mlflow_server, tmp_path_factory):
         RegisterModelOperator(task_id="register", model="replayed", run_id=result["run_id"]).execute(
             context("register")
         )
-    (folder / "train.py").unlink()  # from here on only the frozen copy is there
+    (folder / "train.py").unlink()  # from here on only the frozen copies are there
+    shutil.rmtree(folder / "luck")
     return folder / "storage", MlflowTracking(mlflow_server).run(result["run_id"])
 
 
@@ -148,7 +152,14 @@ def test_a_script_that_is_gone_or_changed_is_refused(replay):
     assert "mlops: error: The script that trained replayed version 1 is not at" in err
     code, _, err = replay(spoil=lambda storage: script(storage).write_text("print('mine')"))
     assert code == 2
-    assert "train.py was changed: its digest is" in err
+    assert "train.py, or a module beside it, was changed: the digest is" in err
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda file: file.write_text("def draw():\n    return 0.5\n")])
+def test_a_module_beside_the_script_that_is_gone_or_changed_is_refused(replay, spoil):
+    code, _, err = replay(spoil=lambda storage: spoil(script(storage).parent / "luck" / "draw.py"))
+    assert code == 2
+    assert "train.py, or a module beside it, was changed: the digest is" in err
 
 
 def test_an_interpreter_that_is_gone_is_named(replay):

@@ -17,7 +17,6 @@ RECORD = TrainingRecord(
     data_digest="sha256:1",
     code_digest="sha256:2",
     script="train.py",
-    code_origin="/o",
     hyperparameters='{"depth": 3}',
     seed="7",
     python="/usr/bin/python3",
