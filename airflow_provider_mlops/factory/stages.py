@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import TaskGroup, XComArg
+from airflow.sdk import TaskGroup, XComArg, chain
 
 from airflow_provider_mlops.operators.data import SnapshotDataOperator
 from airflow_provider_mlops.operators.deployment import DeployToLocalOperator
@@ -23,7 +23,7 @@ from airflow_provider_mlops.operators.model import (
     SmokeTestModelOperator,
 )
 from airflow_provider_mlops.operators.prepare import PrepareDataOperator
-from airflow_provider_mlops.operators.retraining import DecideRetrainingOperator
+from airflow_provider_mlops.operators.retraining import CloseRetrainingOperator, DecideRetrainingOperator
 from airflow_provider_mlops.operators.training import TrainOperator
 from airflow_provider_mlops.operators.validation import ValidateDataOperator
 from airflow_provider_mlops.pipeline.schedules import times_per_30_days
@@ -42,6 +42,7 @@ __all__ = ["Pipeline", "data_stage", "monitor_stage", "release_stage", "serving_
 
 _AS_OF = "{{ params.as_of or '' }}"
 _TRIGGER = "{{ {'scheduled': 'schedule', 'asset_triggered': 'new_data'}.get(dag_run.run_type, 'manual') }}"
+_KEY = "{{ (dag_run.conf or {}).get('request_key') or ti.xcom_pull(task_ids='training.decide', key='key') or '' }}"
 _ATTEMPTS = 3  # of a task: the first and two retries
 _DRIFT_WINDOW = timedelta(days=7)
 
@@ -196,6 +197,8 @@ def training_stage(pipeline: Pipeline, line: Line, snapshot: BaseOperator) -> tu
                 request_key=_result(decide, "key"),
             ),
         )
+        if spec.monitor is not None or spec.schedule is not None or "new_data" in spec.retrain.when:
+            chain(train, CloseRetrainingOperator(task_id="close", model=spec.name, key=_KEY).as_teardown())
         evaluate = line.add(
             "evaluate",
             lambda name: EvaluateModelOperator(

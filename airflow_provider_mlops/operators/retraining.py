@@ -1,4 +1,4 @@
-"""Deciding whether to train now."""
+"""Deciding whether to train now, and giving back a granted training that did not take place."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-__all__ = ["DecideRetrainingOperator"]
+__all__ = ["CloseRetrainingOperator", "DecideRetrainingOperator"]
 
 
 class DecideRetrainingOperator(MlopsOperator):
@@ -119,7 +119,6 @@ class DecideRetrainingOperator(MlopsOperator):
         from airflow_provider_mlops.hooks.journal import JournalHook, actor
         from airflow_provider_mlops.retraining import RetrainPolicy, Trigger, request
 
-        ti = context["ti"]
         decision = request(
             JournalHook().journal,
             RetrainPolicy(
@@ -134,10 +133,59 @@ class DecideRetrainingOperator(MlopsOperator):
             self.model,
             key=key,
             trigger=Trigger(self.trigger),
-            owner=f"{ti.dag_id} {ti.run_id}",
+            owner=_owner(context),
             actor=actor(context),
             clock=lambda: datetime.now(UTC),
             data_digest=self.data_digest,
             binding=self.binding,
         )
         return decision.verdict.value, decision.reason, decision.sentence
+
+
+class CloseRetrainingOperator(MlopsOperator):
+    """
+    Say in the journal that a granted training is over, when it ended without saying so itself.
+
+    A run that was told to train and fails before training starts would else keep everybody waiting until the lease of
+    the grant ends. Make it a tear-down (``as_teardown()``) after the training task: it then runs however that ended,
+    and says nothing about whether the run succeeded. Running twice is running once.
+
+    Returns ``{"closed"}``: the key of the training that was ended so, or an empty string.
+
+    :param model: name of the registered model. (templated)
+    :param key: key of what was to be trained, as `DecideRetrainingOperator` returned it; may be empty. (templated)
+    """
+
+    template_fields: Sequence[str] = ("model", "key")
+
+    def __init__(self, *, model: str, key: str = "", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.model = model
+        self.key = key
+
+    def execute(self, context: Context) -> dict[str, str]:
+        """Look for a training of this run that has no end, and write one."""
+        from datetime import UTC, datetime
+
+        from airflow_provider_mlops.hooks.journal import JournalHook, actor
+        from airflow_provider_mlops.retraining import close
+
+        owner = _owner(context)
+        closed = close(
+            JournalHook().journal,
+            self.model,
+            key=self.key,
+            owner=owner,
+            actor=actor(context),
+            clock=lambda: datetime.now(UTC),
+            sentence=f"The run {owner} came to its end without a trained model.",
+        )
+        if closed:
+            self.log.info("The granted training %s of %s did not take place: recorded as failed.", closed, self.model)
+        return {"closed": closed or ""}
+
+
+def _owner(context: Context) -> str:
+    """Return what names a DAG run as one who asks for a training."""
+    ti = context["ti"]
+    return f"{ti.dag_id} {ti.run_id}"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_mlops.journal import Entry
 
-__all__ = ["Attempt", "Check", "History", "Outcome", "history"]
+__all__ = ["Attempt", "Check", "History", "Outcome", "history", "open_attempt"]
 
 
 class Outcome(StrEnum):
@@ -114,6 +114,26 @@ def history(entries: Iterable[Entry], now: datetime, *, lease: timedelta) -> His
     :param lease: a training without a recorded end for so long is lost.
     :raises DataError: an entry lacks what its kind must carry.
     """
+    book = _read(entries)
+    return History(
+        attempts=tuple(_lost(attempt, now, lease) for attempt in book.attempts),
+        checks=tuple(book.checks.values()),
+        quarantined=frozenset(book.quarantined),
+        follow_up=book.follow_up,
+    )
+
+
+def open_attempt(entries: Iterable[Entry], *, key: str, owner: str) -> Attempt | None:
+    """
+    Return the newest training of *key*, or that *owner* asked for, whose end is not recorded.
+
+    :raises DataError: an entry lacks what its kind must carry.
+    """
+    attempts = reversed(_read(entries).attempts)
+    return next((a for a in attempts if a.in_flight and (a.key == key or a.owner == owner)), None)
+
+
+def _read(entries: Iterable[Entry]) -> _Book:
     book = _Book()
     for entry in entries:
         write = _WRITERS.get(entry.record.kind)
@@ -125,12 +145,7 @@ def history(entries: Iterable[Entry], now: datetime, *, lease: timedelta) -> His
             raise DataError(
                 f"Entry {entry.sequence} of {entry.stream} cannot be read as {entry.record.kind!r}: {error!r}."
             ) from error
-    return History(
-        attempts=tuple(_lost(attempt, now, lease) for attempt in book.attempts),
-        checks=tuple(book.checks.values()),
-        quarantined=frozenset(book.quarantined),
-        follow_up=book.follow_up,
-    )
+    return book
 
 
 def _lost(attempt: Attempt, now: datetime, lease: timedelta) -> Attempt:

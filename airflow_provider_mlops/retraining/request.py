@@ -1,11 +1,16 @@
-"""Asking for a training: decide and record in one step, so that of many who ask at once one is told to train."""
+"""
+Asking for a training: decide and record in one step, so that of many who ask at once one is told to train.
+
+And giving back what was granted and not used, so that nobody waits for it.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from airflow_provider_mlops.errors import ConflictError
-from airflow_provider_mlops.journal import Record, kinds, model_stream, read_intact
+from airflow_provider_mlops.journal import Record, kinds, model_stream, payloads, read_intact
+from airflow_provider_mlops.retraining.history import open_attempt
 from airflow_provider_mlops.retraining.policy import RetrainDecision, RetrainPolicy, Trigger, decide
 
 if TYPE_CHECKING:
@@ -14,7 +19,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_mlops.journal import Journal
 
-__all__ = ["request"]
+__all__ = ["close", "request"]
 
 _ATTEMPTS = 200  # appends that may lose against other writers of the same stream
 
@@ -57,3 +62,34 @@ def request(
         else:
             return decision
     raise ConflictError(f"{stream}: {_ATTEMPTS} attempts to record a decision lost against other writers. Try again.")
+
+
+def close(
+    journal: Journal, model: str, *, key: str, owner: str, actor: str, clock: Callable[[], datetime], sentence: str
+) -> str | None:
+    """
+    Record that the run which was to train *model* is over, when no end of its training was recorded. Idempotent.
+
+    :param key: key of what the run was to train; empty when it did not come so far.
+    :param owner: the run, as it would ask by `request`.
+    :param sentence: what happened.
+    :return: the key of the training that was ended so; ``None``: there was nothing to end.
+    :raises ConflictError: others wrote to the model's stream faster, every time.
+    :raises DataError: the journal was changed from outside.
+    """
+    stream = model_stream(model)
+    entries = read_intact(journal, stream)
+    for _ in range(_ATTEMPTS):
+        attempt = open_attempt(entries, key=key, owner=owner)
+        if attempt is None:
+            return None
+        payload = payloads.training_failed(
+            key=attempt.key, run_id=attempt.run_id, reason="abandoned", sentence=sentence
+        )
+        try:
+            journal.append(stream, len(entries), Record(kinds.TRAINING_FAILED, clock(), actor, payload))
+        except ConflictError:
+            entries += journal.read(stream, after=len(entries))
+        else:
+            return attempt.key
+    raise ConflictError(f"{stream}: {_ATTEMPTS} attempts to record an end lost against other writers. Try again.")

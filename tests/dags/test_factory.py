@@ -87,8 +87,8 @@ def build(stub):
 
 
 def order(dag):
-    """The task ids in the only order in which they can run: each waits for the one before it."""
-    tasks = [task.task_id for task in dag.topological_sort()]
+    """The task ids in the only order in which they can run: each waits for the one before it. Tear-downs left out."""
+    tasks = [task.task_id for task in dag.topological_sort() if not task.is_teardown]
     for before, after in pairwise(tasks):
         assert after in dag.get_task(before).downstream_task_ids
     return tasks
@@ -117,6 +117,22 @@ def test_a_pipeline_without_monitor_or_deployment_has_none(write):
     dags = build(write(monitor=None, deploy=None, retrain=None))
     assert list(dags) == ["train"]
     assert order(dags["train"]) == [*TRAIN, "release.promote"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "closed"),
+    [
+        ({}, True),
+        ({"monitor": None, "retrain": None}, True),
+        ({"monitor": None, "retrain": None, "schedule": None}, False),
+        ({"monitor": None, "schedule": None, "retrain": {"when": ["new_data"]}}, True),
+    ],
+)
+def test_a_training_that_others_than_a_person_start_gives_back_what_it_was_granted(write, changes, closed):
+    dag = build(write(**changes))["train"]
+    tear_downs = [task for task in dag.tasks if task.is_teardown]
+    assert [task.task_id for task in tear_downs] == (["training.close"] if closed else [])
+    assert all(task.upstream_task_ids == {"training.train"} for task in tear_downs)
 
 
 def test_prepare_comes_first_and_hands_its_folder_to_the_snapshot(write):

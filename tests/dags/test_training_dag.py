@@ -103,7 +103,7 @@ def test_the_template_trains_promotes_serves_refuses_and_replaces(run_dag, conne
     first = run_dag("rain_forecast__train", {**files, "rain_forecast.yaml": template()}, on(TURN - 1))
     assert first.state == "success", first.tasks
     assert set(first.tasks.values()) == {"success"}
-    assert len(first.tasks) == 9
+    assert len(first.tasks) == 10
     assert first.results["data.snapshot"]["evaluation_rows"] == 5 * 121  # both ends of 120 days
     gate = first.results["training.evaluate"]
     assert (gate["verdict"], gate["champion"]) == ("passed", None)

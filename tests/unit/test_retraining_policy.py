@@ -17,6 +17,7 @@ from airflow_provider_mlops.retraining import (
     RetrainPolicy,
     Trigger,
     Verdict,
+    close,
     decide,
     history,
     judge,
@@ -523,6 +524,51 @@ def test_a_key_changes_with_everything_that_is_trained_on():
     others = [("n", *base[1:]), ("m", "x", *base[2:]), ("m", "data", "x", base[3]), (*base[:3], {"depth": 7})]
     assert len({request_key(*base), *(request_key(*other) for other in others)}) == 5
     assert request_key("m", "data", "code", {"a": 1, "b": 2}) == request_key("m", "data", "code", {"b": 2, "a": 1})
+
+
+def closing(story, key="k", owner="run 1"):
+    return close(
+        story.journal, "m", key=key, owner=owner, actor="me", clock=lambda: story.now, sentence="It did not train."
+    )
+
+
+@pytest.mark.parametrize(("key", "owner"), [("k", "train run 7"), ("", "run 1")])
+def test_a_grant_that_is_given_back_keeps_nobody_waiting(key, owner):
+    story = Story()
+    story.request("schedule", "k", "run 1")
+    assert story.request("schedule", "other", "run 2").reason == "running"
+    assert closing(story, key, owner) == "k"
+    record = story.journal.read("model/m")[-1].record
+    assert (record.kind, record.payload["reason"], record.payload["run_id"]) == ("training.failed", "abandoned", None)
+    assert closing(story, key, owner) is None  # once is enough
+    assert story.request("schedule", "other", "run 2").reason == "cooldown"
+    assert story.wait(30 * DAY).request("schedule", "other", "run 2").verdict is Verdict.TRAIN
+    assert story.wait(30 * DAY).request("schedule", "k", "run 3").reason != "granted_before"
+
+
+@pytest.mark.parametrize("outcome", ["finished", "failed"])
+def test_a_training_with_an_end_is_not_ended_again(outcome):
+    story = Story()
+    story.request("schedule", "k", "run 1")
+    getattr(story.started(), outcome)()
+    before = story.journal.read("model/m")
+    assert closing(story) is None
+    assert story.journal.read("model/m") == before
+
+
+def test_a_training_that_was_killed_for_good_is_ended_with_its_run():
+    story = Story()
+    story.request("schedule", "k", "run 1")
+    story.started(run="r9")
+    assert closing(story) == "k"
+    assert story.journal.read("model/m")[-1].record.payload["run_id"] == "r9"
+
+
+def test_what_others_were_granted_stays_theirs():
+    story = Story()
+    story.request("schedule", "k", "run 1")
+    assert closing(story, "another key", "run 2") is None
+    assert closing(story, "", "run 2") is None
 
 
 EVENTS = st.lists(
