@@ -53,6 +53,7 @@ def freeze_script(script: Path, root: Path) -> FrozenScript:
             half = copy.parent / f".{uuid4().hex}"
             half.write_bytes(content)
             half.replace(copy)
+    os.utime(folder)  # used now: what is old may be cleaned away
     return FrozenScript(folder, script.name, digest, _commit(script, files))
 
 

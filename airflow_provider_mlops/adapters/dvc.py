@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -105,6 +106,7 @@ def fetch(source: DvcSource, folder: Path) -> Pulled:
             if content.name == "md5" and (place / copy.name).is_file():
                 _verify(place / copy.name, md5, source)
             put_in_place(place, final)
+    os.utime(final)  # used now: what is old may be cleaned away
     return Pulled(copy, md5, commit)
 
 

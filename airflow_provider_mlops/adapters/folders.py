@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["building", "put_in_place", "sync"]
+__all__ = ["building", "put_in_place", "remove", "sync"]
 
 _BUILDING = ".building-"
+_REMOVED = ".removed-"
 
 
 @contextmanager
@@ -57,6 +58,23 @@ def put_in_place(folder: Path, final: Path) -> None:
             raise
     else:
         sync(final.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder at once and wholly. What a killed process left of it goes with the next call."""
+    for left in path.parent.glob(f"{_REMOVED}*"):
+        _remove(left)
+    hidden = path.with_name(f"{_REMOVED}{uuid.uuid4().hex}")
+    with suppress(FileNotFoundError):
+        path.rename(hidden)
+        _remove(hidden)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

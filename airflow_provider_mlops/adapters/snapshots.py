@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -122,6 +123,7 @@ class SnapshotStore:
             raise DataError(
                 f"The snapshot {final} lacks its {_MARKER}: something removed it. Remove the folder and run again."
             )
+        os.utime(final)  # used now: what is old may be cleaned away
         return Snapshot(
             train=_moved(snapshot.train, final / "train"),
             evaluation=_moved(snapshot.evaluation, final / "evaluation"),

@@ -214,6 +214,16 @@ COMMANDS: tuple[Command, ...] = (
         ),
     ),
     Command(
+        "clean",
+        "say what in the storage folder is old and needed by nobody, and remove it",
+        f"{_HERE}.clean:run",
+        (
+            argument("--older-than", default="30d", metavar="LENGTH", help="last used before that (default: 30d)"),
+            argument("--yes", action="store_true", help="remove it; without this nothing is removed"),
+            argument("--mlflow-conn-id", default="mlflow_default", metavar="ID", help="default: mlflow_default"),
+        ),
+    ),
+    Command(
         "journal",
         "read, check and prepare the journal of decisions",
         commands=(
