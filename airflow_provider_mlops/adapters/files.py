@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["column_names", "count_rows", "file_format", "scan", "schema"]
 
+_SEPARATORS = (";", "\t", "|")  # of files that call themselves CSV
 _FORMATS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".arrow": "ipc", ".feather": "ipc", ".ipc": "ipc"}
 _COMPRESSED = {".gz", ".bz2", ".zst"}
 _BUFFER = 65_536  # bytes of a column of a local Parquet file that are read at once
@@ -529,6 +530,12 @@ def _csv_names(source: _Source, name: str) -> list[str]:
     ):
         names = list(reader.schema.names)
     _refuse_duplicates(names, name)
+    other = next((sign for sign in _SEPARATORS if sign in names[0]), None) if len(names) == 1 else None
+    if other is not None:
+        raise DataError(
+            f"{name!r} is separated by {other!r}, and commas are read. Write it anew, with pandas for example: "
+            f"pd.read_csv(..., sep={other!r}).to_csv(..., index=False), or to_parquet(...)."
+        )
     return names
 
 

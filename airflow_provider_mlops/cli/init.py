@@ -44,6 +44,8 @@ def run(arguments: Namespace) -> int:
             raise ConfigError(f"{file} exists already and was left as it is. Choose another name, or take it away.")
     shown = read_script(_text(script), name=str(script))
     data = read_data(arguments.data, label=arguments.label, timestamp=arguments.timestamp)
+    if not data.rows:
+        raise DataError(f"{arguments.data}: it has columns and no row.")
     if data.labels is not None and len(data.labels) < 2:
         raise DataError(
             f"{arguments.data}: {arguments.label!r} has {len(data.labels)} value(s); nothing can be learned from it."

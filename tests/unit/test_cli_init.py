@@ -86,6 +86,7 @@ def test_paths_are_written_from_the_pipelines_folder(folder):
 
 MISTAKES = {
     "unknown label": ({"label": "rian"}, "rain.parquet: there is no column 'rian'. Did you mean 'rain'? Columns: a, rain, kind, at, mm, one."),
+    "no row": ({"data": "header.csv"}, "header.csv: it has columns and no row."),
     "label of one value": ({"label": "one"}, "rain.parquet: 'one' has 1 value(s); nothing can be learned from it."),
     "no script": ({"script": "trian.py"}, "trian.py: there is no such file. Did you mean 'train.py'?"),
     "script outside": ({"script": "../train.py"}, "train.script: '../train.py' leaves the folder of the pipeline. Move the script into it."),
@@ -100,6 +101,7 @@ MISTAKES = {
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES.values(), ids=MISTAKES.keys())
 def test_a_mistake_leaves_nothing_behind(folder, capsys, arguments, message):
     (folder / "bad.py").write_text("print(")
+    (folder / "header.csv").write_text("a,rain\n")
     (folder.parent / "train.py").write_text(SCRIPT)
     before = sorted(folder.iterdir())
     assert init(*arguments.pop("more", ()), **arguments) == 2

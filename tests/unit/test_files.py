@@ -186,6 +186,13 @@ def test_a_csv_that_does_not_hold_the_given_type_names_file_and_column(tmp_path)
         read(tmp_path / "t.csv", types={"n": pa.int64()})
 
 
+@pytest.mark.parametrize("sign", [";", "\t", "|"])
+def test_a_csv_with_another_separator_is_named_with_the_way_out(tmp_path, sign):
+    (tmp_path / "rows.csv").write_text(f"a{sign}b\n1{sign}2\n")
+    with pytest.raises(DataError, match=r"rows\.csv' is separated by .*, and commas are read\. Write it anew"):
+        schema(str(tmp_path / "rows.csv"))
+
+
 def test_a_csv_of_a_header_alone_has_columns_and_no_rows(tmp_path):
     (tmp_path / "t.csv").write_text("a,b\n")
     assert list(scan(str(tmp_path / "t.csv"))) == []
