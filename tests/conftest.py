@@ -8,6 +8,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,6 +26,7 @@ os.environ["AIRFLOW_HOME"] = _HOME
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "false"
 os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "false"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+_UNASKED = ("mlflow.db", "mlruns", "mlartifacts", "artifacts", "spark-warehouse", "metastore_db", "derby.log")
 
 # A shell ignores Ctrl-C for what it starts in the background, and children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -38,6 +40,16 @@ settings.load_profile("repeatable")
 def pytest_configure(config: pytest.Config) -> None:
     # MLflow 3.17's own queries on SQLAlchemy 2.1.
     config.addinivalue_line("filterwarnings", "ignore:The ``noload`` loader strategy:DeprecationWarning")
+
+
+@pytest.fixture(autouse=True)
+def current_folder() -> Iterator[None]:
+    """Fail the test that leaves behind what libraries write into the current folder when nobody names another."""
+    folder = Path.cwd()
+    before = {name for name in _UNASKED if (folder / name).exists()}
+    yield
+    left = {name for name in _UNASKED if (folder / name).exists()} - before
+    assert not left, f"{sorted(left)} in {folder}"
 
 
 @pytest.fixture(scope="session")

@@ -143,7 +143,7 @@ def spark(tables, folder, session):
 
 
 @pytest.fixture(scope="session")
-def spark_session():
+def spark_session(tmp_path_factory):
     """Spark in this process's own Java, in a zone that is not UTC."""
     from pyspark.sql import SparkSession
 
@@ -155,6 +155,7 @@ def spark_session():
         "spark.sql.shuffle.partitions": "1",
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.session.timeZone": "America/New_York",
+        "spark.sql.warehouse.dir": str(tmp_path_factory.mktemp("spark")),
     }
     builder = SparkSession.builder.master("local[2]").appName("drift")
     for key, value in settings.items():

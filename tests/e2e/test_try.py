@@ -47,6 +47,7 @@ def attempt(tmp_path_factory):
             left = family.gone()
         finally:
             family.end()
+        assert {path.name for path in project.iterdir()} == {"points.parquet", "small.yaml", "train.py"}
         return code, output, left
 
     return run
