@@ -13,6 +13,7 @@ from airflow_provider_mlops.retraining import Outcome, RetrainPolicy, Trigger, h
 
 PIPELINE = """
 mlops: 1
+mode: enforce
 name: {name}
 schedule: "@yearly"
 data: {{path: rows, label: {label}}}
