@@ -164,7 +164,7 @@ def _drift(drift: DriftSpec) -> Iterator[Problem]:
 def _steps(spec: PipelineSpec) -> Iterator[Problem]:
     for name, step in spec.steps.items():
         stage = name.removeprefix("before_").removeprefix("after_")
-        if stage in ("check", "decide") and spec.monitor is None:
+        if stage == "check" and spec.monitor is None:
             yield Problem(("steps", name), f"the step {stage!r} is part of the monitor, and this pipeline has none.")
         if stage == "deploy" and spec.deploy is None:
             yield Problem(("steps", name), "there is no step 'deploy': this pipeline deploys nowhere.")

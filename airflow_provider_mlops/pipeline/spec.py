@@ -323,7 +323,9 @@ class ApproveSpec(Section):
     """A person says yes before promotion. `mode: suggest` always asks; this section says whom and for how long."""
 
     assigned_users: Annotated[tuple[Text, ...], Field(strict=False), AfterValidator(_distinct)] = Field(
-        (), description="Airflow users who may answer; everybody who may edit the DAG run without it."
+        (),
+        description="Airflow users who may answer, by the id that the auth manager gives them: the name with the "
+        'simple one, a number in quotes (`["12"]`) with FAB. Everybody who may edit the DAG run without it.',
     )
     response_timeout: Duration = Field(timedelta(days=2), description="No answer after this time means no.")
 
@@ -512,8 +514,8 @@ class PipelineSpec(Section):
     steps: dict[StepName, StepSpec] = Field(
         {},
         description="Operators of your own: `STEP` replaces a step, `before_STEP` and `after_STEP` add one. Steps: "
-        "snapshot, validate, train, evaluate, register, smoke_test, approve, promote, deploy; check and decide in the "
-        "monitor.",
+        "snapshot, validate, train, evaluate, register, smoke_test, approve, promote, deploy; check in the monitor; "
+        "decide in both DAGs.",
     )
 
     @model_validator(mode="after")

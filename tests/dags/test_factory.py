@@ -555,3 +555,8 @@ def test_two_files_with_the_same_name_of_a_pipeline_are_one_error(write, dags_fo
     assert sorted(bag.dags) == ["first__monitor", "first__train"]
     assert len(bag.import_errors) == 1
     assert "second.py - also found in" in next(iter(bag.import_errors.values()))
+
+
+def test_decide_is_a_step_of_the_training_too_and_needs_no_monitor(write):
+    dag = build(write(monitor=None, retrain=None, steps={"before_decide": {"operator": EMPTY}}))["train"]
+    assert dag.get_task("training.before_decide").downstream_task_ids == {"training.decide"}
