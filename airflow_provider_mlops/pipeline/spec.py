@@ -483,8 +483,8 @@ class PipelineSpec(Section):
     description: str | None = Field(None, description="One sentence for those who meet the DAGs in Airflow.")
     mode: Literal["observe", "suggest", "enforce"] = Field(
         "suggest",
-        description="`observe`: decide and record only. `suggest`: a person says yes before promotion. `enforce`: a "
-        "candidate that passes is promoted.",
+        description="`observe`: train, judge and register; promote nothing. `suggest`: a person says yes before "
+        "promotion. `enforce`: a candidate that passes is promoted.",
     )
     schedule: Schedule | None = Field(None, description="When a training is due: cron or preset, UTC.")
     start_date: Date = Field(
