@@ -36,6 +36,7 @@ _SEPARATORS = (";", "\t", "|")  # of files that call themselves CSV
 _FORMATS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".arrow": "ipc", ".feather": "ipc", ".ipc": "ipc"}
 _COMPRESSED = {".gz", ".bz2", ".zst"}
 _BUFFER = 65_536  # bytes of a column of a local Parquet file that are read at once
+_BATCH = 64 * 2**20  # bytes that a batch of a Parquet file takes, about
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ def scan(
     :param timestamp: column with the event time, any arrow timestamp or date type; times without a zone are UTC.
     :param window: yield only rows whose *timestamp* lies in it; Parquet row groups outside are not read. A row
         without a time lies in no window.
-    :param batch_rows: most rows of a batch.
+    :param batch_rows: most rows of a batch. Of Parquet files with wide rows it has fewer, to take about 64 MiB.
     :param types: types of CSV columns, in place of looking at all their values; other files bring their own.
     :param dictionaries: leave text that Parquet holds as dictionaries in that form, which is faster to count.
     :param most_rows: of Parquet that has more rows, read about so many: whole row groups, one at random out of each
@@ -358,6 +359,7 @@ def _parquet_batches(
         types = {field.name: field.type for field in metadata.schema.to_arrow_schema()}
         there = [column for column in columns if column in types]
         groups = range(metadata.num_row_groups) if groups is None else groups
+        rows = _rows_of_a_batch(metadata, groups, there, rows)
         with parquet.ParquetFile(
             opened,
             metadata=metadata,
@@ -367,6 +369,25 @@ def _parquet_batches(
         ) as file:
             for part in [list(groups)] if local else [[group] for group in groups]:
                 yield from file.iter_batches(rows, row_groups=part, columns=there, use_threads=False)
+
+
+def _rows_of_a_batch(metadata: Any, groups: Sequence[int], columns: Sequence[str], most: int) -> int:
+    """Return how many rows of *columns* a batch may hold, at most *most*: fewer where rows are wide."""
+    if not groups:
+        return most
+    group = metadata.row_group(groups[0])
+    size: int = group.total_byte_size
+    if size * most > _BATCH * group.num_rows:  # look closer, at the columns that are read
+        roots = set(columns)
+        chunks = (group.column(number) for number in range(group.num_columns))
+        size = sum(chunk.total_uncompressed_size for chunk in chunks if _roots(chunk.path_in_schema) & roots)
+    return most if size == 0 or group.num_rows == 0 else max(1, min(most, _BATCH * int(group.num_rows) // size))
+
+
+def _roots(path: str) -> set[str]:
+    """Return the columns that a path into a schema may lead into; the name of a column may hold dots."""
+    parts = path.split(".")
+    return {".".join(parts[:length]) for length in range(1, len(parts) + 1)}
 
 
 def _text_types() -> tuple[pa.DataType, ...]:

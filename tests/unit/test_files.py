@@ -144,6 +144,16 @@ def test_a_row_group_is_never_whole_in_memory(tmp_path):
     assert most < 16 * 2**20  # one row group decoded is 32 MiB
 
 
+def test_a_batch_of_wide_rows_has_fewer_of_them(tmp_path):
+    wide = pa.FixedSizeListArray.from_arrays(np.zeros(20_000 * 1000), 1000)
+    table = pa.table({"wide": wide, "narrow": np.arange(20_000)})
+    parquet.write_table(table, tmp_path / "t.parquet", use_dictionary=False)
+    sizes = [batch.nbytes for batch in scan(str(tmp_path / "t.parquet"))]
+    assert len(sizes) > 2
+    assert max(sizes) < 70 * 2**20
+    assert [batch.num_rows for batch in scan(str(tmp_path / "t.parquet"), columns=["narrow"])] == [20_000]
+
+
 # Types of CSV
 
 
