@@ -9,26 +9,30 @@ import os
 import secrets
 import shutil
 import socket
-import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
+from airflow_provider_mlops.adapters.jobs.subprocess import ProcessBackend
 from airflow_provider_mlops.errors import ConfigError, NotFoundError, ServiceError
+from airflow_provider_mlops.jobs import JobPhase, JobSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import httpx
-    import psutil
 
-__all__ = ["AirflowClient", "Stack", "free_port"]
+__all__ = ["AirflowClient", "Stack"]
 
 _MARKER = ".mlops-stack"
 _HEALTHY_WITHIN = 240.0  # seconds; 25 on an idle machine with two cores
-_STOP_WITHIN = 5.0  # seconds
+_GRACE = timedelta(seconds=5)  # that a server gets to end by itself
+_GONE_WITHIN = 30.0  # seconds
+_RUN_TIMEOUT = timedelta(days=3650)  # until somebody stops it
 # What `airflow standalone` runs, without its log servers: those listen on every address of the machine.
 _COMPONENTS = {
     "api-server": (),
@@ -38,11 +42,24 @@ _COMPONENTS = {
 }
 
 
-def free_port() -> int:
-    """Return a TCP port of the loopback address that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _hold_port() -> tuple[int, socket.socket]:
+    """
+    Return a TCP port of the loopback address that nobody listens on, and what keeps other stacks away from it.
+
+    A server starts seconds after its port was chosen. Until then the UDP port of the same number is held: the kernel
+    gives it to one process of the machine, frees it with that process, and it is in no server's way.
+    """
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        holder = socket.socket(type=socket.SOCK_DGRAM)
+        try:
+            holder.bind(("127.0.0.1", port))
+        except OSError:
+            holder.close()
+        else:
+            return port, holder
 
 
 class AirflowClient:
@@ -153,7 +170,8 @@ class Stack:
     """
     MLflow (SQLite) and Airflow (SQLite, LocalExecutor) below one folder, listening on the loopback address alone.
 
-    As a context manager it starts both, and leaves no process behind.
+    As a context manager it starts both, and leaves no process behind. Each server is a job, `ProcessBackend`: it and
+    all that it started end within moments of this process, also when that is killed.
 
     :param folder: holds all state; must be new, empty, or left by an earlier stack (which is then removed).
     :param environment: more environment variables for Airflow.
@@ -161,10 +179,8 @@ class Stack:
 
     folder: Path
     environment: Mapping[str, str] = field(default_factory=dict)
-    airflow_port: int = field(default_factory=free_port)
-    mlflow_port: int = field(default_factory=free_port)
-    _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict, repr=False)
-    _ports: tuple[int, int] = field(default_factory=lambda: (free_port(), free_port()), repr=False)
+    _servers: list[str] = field(default_factory=list, repr=False)
+    _held: list[socket.socket] = field(default_factory=list, repr=False)
     _marker: IO[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -177,15 +193,31 @@ class Stack:
         """``[mlops] storage`` of this Airflow."""
         return self.folder / "mlops"
 
+    def log(self, name: str) -> Path:
+        """Return the log of the server *name*."""
+        return self.folder / "servers" / name / "log"
+
+    @cached_property
+    def _jobs(self) -> ProcessBackend:
+        return ProcessBackend(self.folder / "servers", grace=_GRACE)
+
+    @cached_property
+    def _ports(self) -> dict[str, int]:
+        ports = {}
+        for name in ("airflow", "mlflow", "worker logs", "trigger logs"):
+            ports[name], holder = _hold_port()
+            self._held.append(holder)
+        return ports
+
     @property
     def airflow_url(self) -> str:
         """Address of Airflow's UI and API."""
-        return f"http://localhost:{self.airflow_port}"
+        return f"http://localhost:{self._ports['airflow']}"
 
     @property
     def mlflow_url(self) -> str:
         """Address of the MLflow server."""
-        return f"http://127.0.0.1:{self.mlflow_port}"
+        return f"http://127.0.0.1:{self._ports['mlflow']}"
 
     @property
     def password(self) -> str:
@@ -206,13 +238,13 @@ class Stack:
             "AIRFLOW__CORE__PARALLELISM": "4",
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
             "AIRFLOW__API__HOST": "127.0.0.1",
-            "AIRFLOW__API__PORT": str(self.airflow_port),
+            "AIRFLOW__API__PORT": str(self._ports["airflow"]),
             "AIRFLOW__API__BASE_URL": self.airflow_url,
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "10",
             # Nobody listens there, and no other Airflow of this machine is asked: logs are read from the disk.
-            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(self._ports[0]),
-            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(self._ports[1]),
+            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(self._ports["worker logs"]),
+            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(self._ports["trigger logs"]),
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
             "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "False",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
@@ -223,9 +255,10 @@ class Stack:
         }
 
     def _plain_environment(self) -> dict[str, str]:
-        """Return this process's environment without what configures other installations."""
+        """Return this process's environment without what configures other installations; TMPDIR is the job's own."""
+        others = ("AIRFLOW", "MLFLOW", "MLOPS", "TMPDIR")
         return {
-            **{key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "MLFLOW", "MLOPS"))},
+            **{key: value for key, value in os.environ.items() if key.isidentifier() and not key.startswith(others)},
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "DO_NOT_TRACK": "true",
@@ -240,43 +273,47 @@ class Stack:
         """
         self.folder = self.folder.resolve()
         self._take_folder()
-        self._spawn(
+        self._start(
             "mlflow",
-            [
-                *("mlflow", "server", "--host", "127.0.0.1", "--port", str(self.mlflow_port)),
+            (
+                *("mlflow", "server", "--host", "127.0.0.1", "--port", str(self._ports["mlflow"])),
                 *("--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}"),
                 *("--artifacts-destination", str(self.folder / "artifacts"), "--workers", "1"),
-            ],
+            ),
             {**self._plain_environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         )
-        log = self.folder / "database.log"
-        with log.open("wb") as output:
-            made = subprocess.run(
-                [sys.executable, "-m", "airflow", "db", "migrate"],
-                env=self.airflow_environment(),
-                stdout=output,
-                stderr=output,
-                check=False,
-            )
-        if made.returncode:
-            raise ServiceError(f"Airflow's database could not be made. See {log}.")
+        self._start("database", ("airflow", "db", "migrate"), self.airflow_environment())
+        while not (made := self._jobs.status("database").phase).is_final:
+            time.sleep(0.1)
+        if made is not JobPhase.SUCCEEDED:
+            raise ServiceError(f"Airflow's database could not be made. See {self.log('database')}.")
+        self._servers.remove("database")
         for component in _COMPONENTS:
-            self.spawn_airflow(component)
+            self.start_airflow(component)
 
-    def spawn_airflow(self, component: str) -> subprocess.Popen[bytes]:
-        """Start ``scheduler``, ``triggerer``, ``api-server`` or ``dag-processor``, again when it has ended."""
-        return self._spawn(component, ["airflow", component, *_COMPONENTS[component]], self.airflow_environment())
+    def start_airflow(self, component: str, *, again: int = 0) -> str:
+        """
+        Start ``scheduler``, ``triggerer``, ``api-server`` or ``dag-processor``; return the server's name.
+
+        :param again: how often it has ended.
+        """
+        name = f"{component}-{again}" if again else component
+        self._start(name, ("airflow", component, *_COMPONENTS[component]), self.airflow_environment())
+        return name
 
     def _take_folder(self) -> None:
         marker = self.folder / _MARKER
         if self.folder.exists() and any(self.folder.iterdir()) and not marker.exists():
             raise ConfigError(f"{self.folder} is not empty and not of an earlier demo. Name another folder.")
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._marker = marker.open("ab")
+        lock = marker.open("ab")
         try:
-            fcntl.flock(self._marker, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until this process ends, in whatever way
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until this process ends, in whatever way
         except BlockingIOError:
+            lock.close()
             raise ConfigError(f"Another demo runs in {self.folder}. Stop it, or name another folder.") from None
+        self._marker = lock
+        self._wait_until_gone(path.name for path in (self.folder / "servers").glob("*"))  # of one that was killed
         for left in self.folder.iterdir():
             if left != marker:
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
@@ -286,20 +323,19 @@ class Stack:
         self._password_file.touch(mode=0o600)
         self._password_file.write_text(json.dumps({"admin": secrets.token_urlsafe(12)}) + "\n")
 
-    def _spawn(self, name: str, module: list[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        with (self.folder / f"{name}.log").open("ab") as log:
-            # A process group of their own, so that Ctrl-C reaches the teller of the story alone, who ends the rest.
-            leader = next((process.pid for process in self._processes.values() if process.poll() is None), 0)
-            self._processes[name] = started = subprocess.Popen(
-                [sys.executable, "-m", *module],
-                env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-                process_group=leader,
-            )
-        return started
+    def _start(self, name: str, module: tuple[str, ...], environment: Mapping[str, str]) -> None:
+        self._servers.append(name)
+        command = (sys.executable, "-m", *module)
+        self._jobs.submit(JobSpec(name, command, environment, files=self.folder, run_timeout=_RUN_TIMEOUT))
+
+    def _wait_until_gone(self, names: Iterable[str]) -> None:
+        """:raises ServiceError: one of the servers *names* is still there after half a minute."""
+        deadline = time.monotonic() + _GONE_WITHIN
+        for name in names:
+            while self._jobs.status(name).phase is JobPhase.RUNNING:
+                if time.monotonic() > deadline:
+                    raise ServiceError(f"{name} of the stack in {self.folder} does not end. See {self.log(name)}.")
+                time.sleep(0.1)
 
     def wait_healthy(self) -> Iterator[str]:
         """
@@ -321,11 +357,11 @@ class Stack:
                     if answer.is_success and healthy(answer):
                         del waiting[name]
                         yield name
-            for name, process in self._processes.items():
-                if process.poll() is not None:
-                    raise ServiceError(f"{name} ended with {process.returncode}. See {self.folder / name}.log.")
+            for name in self._servers:
+                if (status := self._jobs.status(name)).phase.is_final:
+                    raise ServiceError(f"{name} has ended. {status.reason} See {self.log(name)}.")
             if time.monotonic() > deadline:
-                raise ServiceError(f"{', '.join(waiting)} did not become healthy. See the logs in {self.folder}.")
+                raise ServiceError(f"{', '.join(waiting)} did not become healthy. See {self.log('*')}.")
             time.sleep(0.5)
 
     def client(self) -> AirflowClient:
@@ -336,11 +372,18 @@ class Stack:
         """Stop everything that was started here: servers, tasks, jobs, and the local model servers."""
         from airflow_provider_mlops.serving import local
 
-        _end(list(self._processes.values()))
-        self._processes.clear()
-        local.stop(self.storage / "serving")
-        if self._marker is not None:
-            self._marker.close()
+        try:
+            if self._marker is not None:  # else it is another stack's
+                local.stop(self.storage / "serving")  # first, so that it answers what it was asked
+        finally:
+            for name in self._servers:
+                self._jobs.cancel(name)
+            self._wait_until_gone(self._servers)
+            self._servers.clear()
+            for holder in self._held:
+                holder.close()
+            if self._marker is not None:
+                self._marker.close()
 
     def __enter__(self) -> Self:
         try:
@@ -359,53 +402,3 @@ def _all_healthy(answer: httpx.Response) -> bool:
     return all(
         parts[part]["status"] == "healthy" for part in ("metadatabase", "scheduler", "triggerer", "dag_processor")
     )
-
-
-def _end(started: list[subprocess.Popen[bytes]]) -> None:
-    """
-    End processes with all that descends from them.
-
-    They are asked first: whoever is asked ends its own children. What is left is killed. One signal to one process
-    group is not enough for that: Airflow runs each task in a group of its own, and a job leads a session.
-    """
-    import psutil
-
-    family: set[psutil.Process] = set()
-    for process in started:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            family.add(psutil.Process(process.pid))
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-    patience = time.monotonic() + _STOP_WITHIN
-    while True:
-        _grow(family)
-        family = {member for member in family if _is_alive(member)}
-        if not family:
-            break
-        if time.monotonic() > patience:
-            for member in family:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    member.kill()
-        time.sleep(0.1)
-    for process in started:
-        process.wait()  # has ended; this clears it away
-
-
-def _grow(family: set[psutil.Process]) -> None:
-    """Add all descendants."""
-    import psutil
-
-    everyone = list(psutil.process_iter(["ppid"]))
-    pids = {member.pid for member in family}
-    while more := [process for process in everyone if process.info["ppid"] in pids and process.pid not in pids]:
-        family.update(more)
-        pids |= {process.pid for process in more}
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    import psutil
-
-    try:
-        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

@@ -101,7 +101,7 @@ def test_ctrl_c_during_the_start_and_a_second_demo_in_the_same_folder(tmp_path):
     folder = tmp_path / "early"
     with demo(folder) as command:
         command.wait_for("Starting MLflow and Airflow", within=60)
-        eventually((folder / "mlflow.log").exists, 30, "MLflow was not started")
+        eventually((folder / "servers" / "mlflow" / "log").exists, 30, "MLflow was not started")
         second = subprocess.run(mlops("demo", "--folder", folder), capture_output=True, text=True, timeout=60)
         assert second.returncode == 2
         assert f"Another demo runs in {folder}" in second.stderr
@@ -114,6 +114,23 @@ def test_it_ends_its_tasks_when_it_is_terminated(tmp_path):
         command.wait_for("training.decide", within=240)
         eventually(lambda: [*(folder / "mlops" / "jobs").glob("*-training-train-*/log")], 30, "nothing is trained")
         stopped(command, signal.SIGTERM)
+
+
+def test_kill_9_ends_all_of_it_and_the_next_demo_starts_in_the_same_folder(tmp_path):
+    folder = tmp_path / "killed"
+    servers = folder / "servers"
+    with demo(folder) as command:
+        eventually((servers / "scheduler" / "log").exists, 120, "the scheduler was not started")
+        assert len(command.family.members()) > 4
+        command.process.kill()
+        command.process.wait()
+        with demo(folder) as second:  # at once, while the servers of the first may still end
+            second.wait_for("Starting MLflow and Airflow", within=60)
+            eventually(
+                lambda: {path.name for path in servers.glob("*")} == {"mlflow", "database"}, 60, "not started again"
+            )
+            stopped(second, signal.SIGINT)
+        assert command.family.gone() == []
 
 
 def stopped(command, number):

@@ -223,11 +223,11 @@ def test_a_schedule_trains_once_and_then_rests(world, first_runs):
 
 def test_drift_is_noticed_after_the_triggerer_was_killed(world, first_runs):
     world.until("watch", first_runs["watch"], "wait", "deferred")
-    triggerer = world.stack._processes["triggerer"]
-    for process in (psutil.Process(triggerer.pid), *psutil.Process(triggerer.pid).children(recursive=True)):
+    keeper = world.keeper_of("triggerer")
+    for process in keeper.children(recursive=True):
         process.kill()
-    triggerer.wait()
-    world.stack.spawn_airflow("triggerer")
+    keeper.wait()
+    world.stack.start_airflow("triggerer", again=1)
     data = world.stack.folder / "readings"
     pq.write_table(readings(10, first=110, moved=1.0, seed=2), data / ".moved.parquet")
     (data / ".moved.parquet").replace(data / "moved.parquet")
@@ -249,7 +249,7 @@ def test_no_secret_is_where_it_can_be_read(world, more_runs):
         for file in files:
             content = file.read_bytes()
             assert not [secret for secret in secrets if secret.encode() in content], file
-    for log in world.stack.folder.glob("*.log"):
+    for log in world.stack.folder.glob("servers/*/log"):
         assert PASSWORD not in log.read_text(errors="replace"), log
     for dag in world.airflow.get("dags", limit=100)["dags"]:
         for run in world.airflow.get(f"dags/{dag['dag_id']}/dagRuns", limit=100)["dag_runs"]:

@@ -152,6 +152,11 @@ class World:
         pq.write_table(points(), self.stack.dags / "points.parquet")
         (self.stack.dags / "train.py").write_text(SCRIPT)
 
+    def keeper_of(self, server):
+        """The process that keeps a server of the stack; the server and all that it starts are its descendants."""
+        folder = str(self.stack.log(server).parent)
+        return next(p for p in self.family.members() if "keeper.py" in " ".join(p.cmdline()) and folder in p.cmdline())
+
     # -- what a user does --
 
     def unpause(self, dag_id, within=90):
@@ -209,8 +214,8 @@ class World:
 
     def tail(self):
         """The end of every component's log."""
-        logs = sorted(self.stack.folder.glob("*.log"))
-        return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-1500:]}" for log in logs)
+        logs = sorted(self.stack.folder.glob("servers/*/log"))
+        return "\n".join(f"--- {log.parent.name}\n{log.read_text(errors='replace')[-1500:]}" for log in logs)
 
     # -- what MLflow and the journal say --
 
