@@ -233,6 +233,10 @@ def _drivers(importance: Importance | None) -> Iterator[Block]:
     if len(shown) > _MOST_BARS:
         rest = sum(shares[name] for name in shown[_MOST_BARS:])
         yield Text(f"{len(shown) - _MOST_BARS} more columns hold {rest:.1%} together.")
+    if importance.shap:
+        yield Text("Mean absolute SHAP value: how far a column moves a prediction, in the prediction's unit.")
+        largest = tuple((name, _figure(value)) for name, value in _ordered(importance.shap)[:_MOST_BARS])
+        yield Table(("Column", "SHAP"), largest, frozenset({1}))
     for by, parts in importance.slices.items():
         rows = []
         for value, part in parts.items():

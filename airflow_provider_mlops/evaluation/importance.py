@@ -63,6 +63,8 @@ class Importance:
     :param columns: the drop of every input.
     :param slices: per kept column and value, the drops on those rows.
     :param not_inputs: columns of the data that the model does not take.
+    :param shap: mean absolute SHAP value of every input, in the unit of the prediction; empty where it was not asked
+        for, or could not be measured.
     """
 
     loss: str
@@ -72,6 +74,7 @@ class Importance:
     columns: Mapping[str, Drop]
     slices: Mapping[str, Mapping[str, SliceDrops]] = field(default_factory=dict)
     not_inputs: tuple[str, ...] = ()
+    shap: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def shares(self) -> dict[str, float]:
@@ -108,13 +111,14 @@ class Importance:
                     for by, parts in values["slices"].items()
                 },
                 not_inputs=tuple(map(str, values["not_inputs"])),
+                shap={str(k): float(v) for k, v in values.get("shap", {}).get("columns", {}).items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
                 f"The importance of the inputs cannot be read ({type(error).__name__}: {error}). Evaluate anew."
             ) from error
         numbers = [value for drop in found.columns.values() for value in (drop.drop, drop.low, drop.high)]
-        if not all(map(math.isfinite, numbers)):
+        if not all(map(math.isfinite, [*numbers, *found.shap.values()])):
             raise DataError("The importance of an input is no finite number. Evaluate anew.")
         return found
 

@@ -69,6 +69,7 @@ class Evaluation:
     newest: timedelta | None = None
     max_age: timedelta | None = None
     now: datetime | None = None
+    shap: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def score(evaluation: Evaluation, context: Context, log: Log) -> Path:
             command += ["--model", f"{name}={uri}"]
     for column in sorted(keep):
         command += ["--keep", column]
-    command += ["--importance"]
+    command += ["--importance", *(["--shap"] if evaluation.shap else [])]
     for column in sorted({rule.per for rule in evaluation.rules if rule.per}):
         command += ["--per", column]
     if evaluation.entity and _ranks(evaluation):

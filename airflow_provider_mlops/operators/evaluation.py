@@ -50,6 +50,7 @@ class EvaluateModelOperator(MlopsOperator):
         *timestamp_column*; without it all rows count alike. (templated)
     :param max_age: largest age of the newest evaluation row, ``30d``; needs *timestamp_column*. (templated)
     :param as_of: the time that *max_age* counts from, ISO 8601; now without it. (templated)
+    :param shap: measure SHAP values as well; the extra ``shap`` where *runs_on* scores models.
     :param mlflow_conn_id: the MLflow connection.
     :raises GateRefused: the candidate did not pass and *if_refused* is ``fail``.
     :raises JobFailedError: the candidate cannot be scored.
@@ -93,6 +94,7 @@ class EvaluateModelOperator(MlopsOperator):
         newest: str | None = None,
         max_age: str | None = None,
         as_of: str | None = None,
+        shap: bool = False,
         mlflow_conn_id: str = "mlflow_default",
         **kwargs: Any,
     ) -> None:
@@ -114,6 +116,7 @@ class EvaluateModelOperator(MlopsOperator):
         self.newest = newest
         self.max_age = max_age
         self.as_of = as_of
+        self.shap = shap
         self.mlflow_conn_id = mlflow_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -163,6 +166,7 @@ class EvaluateModelOperator(MlopsOperator):
                 newest=parse_duration(self.newest) if self.newest else None,
                 max_age=parse_duration(self.max_age) if self.max_age else None,
                 now=moment("as_of", self.as_of),
+                shap=self.shap,
             ),
             context,
             self.log,

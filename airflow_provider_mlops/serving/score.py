@@ -3,7 +3,7 @@ Score models on the same rows. A script of its own: it runs in the model's envir
 
     python score.py --data FOLDER_OR_FILE --label COLUMN --output FILE.parquet
         --model candidate=URI [--model champion=URI] [--model anchor=URI] [--keep COLUMN ...]
-        [--importance] [--per COLUMN ...] [--group COLUMN]
+        [--importance] [--shap] [--per COLUMN ...] [--group COLUMN]
 
 Writes ``FILE.parquet``: the label, the kept columns and, per model, ``NAME`` (one value per row) or ``NAME_0``,
 ``NAME_1``, ... (one probability per class); and ``FILE.json`` beside it, which says per model ``type`` (``values`` or
@@ -15,7 +15,9 @@ Linux, ``memory_mib``: the most that this process held until it had scored all r
 ``--importance`` also shuffles each input of the candidate between at most 5,000 rows (seeded) and writes how much the
 loss grows into ``importance``: ``loss``, ``base`` (the loss before), ``rows``, ``repeats``, ``columns`` (each with
 ``drop``, ``drop_low``, ``drop_high``: a 95 % interval), ``slices`` (the drops per value of each ``--per`` column) and
-``not_inputs``; or the ``error`` that kept it from being measured, which never ends the script.
+``not_inputs``; or the ``error`` that kept it from being measured, which never ends the script. ``--shap`` adds
+``shap`` to it: the mean absolute SHAP value per input (``columns``) over so many ``rows``, or an ``error``; it needs
+the library shap.
 """
 
 from __future__ import annotations
@@ -50,6 +52,8 @@ _ERROR_CHARACTERS = 500
 IMPORTANCE_ROWS = 5_000  # predictions per column: fewer rows are shuffled more often
 IMPORTANCE_PREDICTIONS = 1_000_000  # predictions in all
 IMPORTANCE_SECONDS = 300  # what a slow model may take
+SHAP_ROWS = 200  # rows whose predictions are taken apart
+SHAP_BACKGROUND = 50  # rows whose values stand in for a column's own
 LATENCY_ROWS = 200  # predictions of one row
 LATENCY_SECONDS = 20
 _LEAST_ROWS = 30  # of a slice, and of all, below which nothing is said
@@ -76,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--per", default=[], nargs="+", action="extend", metavar="COLUMN", help="keep; measure per value"
     )
+    parser.add_argument("--shap", action="store_true", help="measure SHAP values as well")
     parser.add_argument("--group", metavar="COLUMN", help="keep; rows with the same value are ranked together")
     given = parser.parse_args(arguments)
     models = dict(text.partition("=")[::2] for text in given.model)
@@ -91,7 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 output=given.output,
                 models=models,
                 keep=given.keep,
-                importance=given.importance,
+                importance=given.importance or given.shap,
+                with_shap=given.shap,
                 per=given.per,
                 group=given.group,
             )
@@ -111,6 +117,7 @@ def score(
     models: dict[str, str],
     keep: Sequence[str] = (),
     importance: bool = False,
+    with_shap: bool = False,
     per: Sequence[str] = (),
     group: str | None = None,
 ) -> dict[str, Any]:
@@ -118,6 +125,7 @@ def score(
     Score *models* (name -> MLflow URI) on the rows of *data*; write *output* and the JSON beside it; return the JSON.
 
     :param importance: measure the importance of the candidate's inputs too.
+    :param with_shap: and their SHAP values.
     :param per: columns to keep, and to measure the importance by.
     :param group: column to keep: the query of a row, when the models rank.
     :raises ScoringError: data that cannot be read, a column that is missing, a candidate that cannot be scored.
@@ -146,6 +154,8 @@ def score(
             if importance and name == "candidate":
                 ask = _Question(label, group, per, summary["models"][name]["seconds"] / max(table.num_rows, 1))
                 summary["importance"] = _importance(model, rows, table, ask)
+                if with_shap and "error" not in summary["importance"]:
+                    summary["importance"]["shap"] = _shap(model, rows, ask.seconds_per_row)
     summary["seconds"] = round(time.monotonic() - begin, 3)
     output.parent.mkdir(parents=True, exist_ok=True)
     with _written_whole(output.with_suffix(".json")) as file:
@@ -376,6 +386,57 @@ def _measured(model: _Model, rows: ds.Dataset, table: pa.Table, ask: _Question) 
         "slices": drops,
         "not_inputs": [name for name in rows.schema.names if name not in found and name != ask.label],
     }
+
+
+def _shap(model: _Model, rows: ds.Dataset, seconds_per_row: float) -> dict[str, Any]:
+    """
+    Return the mean absolute SHAP value of each input, by random permutations of the inputs; never raises.
+
+    Source: Lundberg & Lee (2017), NIPS 30; Strumbelj & Kononenko (2014), Knowledge and Information Systems 41(3).
+    """
+    try:
+        return _shap_values(model, rows, seconds_per_row)
+    except Exception as error:  # noqa: BLE001 - as in `_importance`
+        reason = str(error) if isinstance(error, ScoringError) else f"{type(error).__name__}: {error}"
+        print(f"shap: not measured. {reason[:_ERROR_CHARACTERS]}", flush=True)
+        return {"error": reason[:_ERROR_CHARACTERS]}
+
+
+def _shap_values(model: _Model, rows: ds.Dataset, seconds_per_row: float) -> dict[str, Any]:
+    try:
+        import shap
+    except ImportError as error:
+        raise ScoringError(f"{error}. Install shap where models are scored, or leave it out.") from error
+    import pandas as pd
+
+    rng = np.random.default_rng(0)
+    evaluations = 2 * len(model.columns) + 1  # of a row: inputs are switched one after the other, there and back
+    most = min(IMPORTANCE_PREDICTIONS, IMPORTANCE_SECONDS / max(seconds_per_row, 1e-9))
+    count = min(SHAP_ROWS, int(most / (evaluations * SHAP_BACKGROUND)), rows.count_rows())
+    if count < 1:
+        raise ScoringError(f"{len(model.columns)} columns would take too long with a model this slow.")
+    chosen = rng.permutation(rows.count_rows())[: count + SHAP_BACKGROUND]
+    frame = rows.take(chosen, columns=model.columns).to_pandas()
+    # shap computes on numbers: each value goes there as its place among the values of its column.
+    found = [pd.factorize(frame[name], use_na_sentinel=False) for name in model.columns]
+    places = np.column_stack([codes for codes, _ in found]).astype(float)
+
+    def predict(codes: np.ndarray) -> np.ndarray:
+        columns = {
+            name: pd.Series(values.take(codes[:, k].astype(np.int64))).astype(frame[name].dtype)
+            for k, (name, (_, values)) in enumerate(zip(model.columns, found, strict=True))
+        }
+        predicted = model.predict(pd.DataFrame(columns))
+        if predicted.dtype.kind not in "biuf":
+            raise ScoringError("The model predicts labels; SHAP values need numbers.")
+        return predicted.astype(float)
+
+    background = shap.maskers.Independent(places[-SHAP_BACKGROUND:], max_samples=SHAP_BACKGROUND)
+    explainer = shap.explainers.Permutation(predict, background, seed=0)
+    values = np.abs(explainer(places[:count], max_evals=evaluations, silent=True).values)
+    means = values.mean(axis=0) if values.ndim == 2 else values.mean(axis=(0, 2))
+    print(f"shap: {len(model.columns)} columns on {count} rows", flush=True)
+    return {"rows": count, "columns": dict(zip(model.columns, map(float, means), strict=True))}
 
 
 def _chosen_rows(table: pa.Table, ask: _Question, columns: int, rng: np.random.Generator) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -150,6 +151,12 @@ def test_the_card_says_what_is_not_known(changes, text):
     limits = written.markdown.partition("## Limits")[2].partition("##")[0]
     assert text in limits
     assert text in Checked(written.html).text
+
+
+def test_shap_values_are_on_the_card_where_they_were_measured():
+    assert "SHAP" not in card(facts()).markdown
+    shown = card(facts(importance=replace(measured(), shap={"wind": 0.25, "humidity": 0.5}))).markdown
+    assert shown.index("| humidity | 0.5") < shown.index("| wind | 0.25")
 
 
 def test_rows_that_judged_many_candidates_are_a_limit():

@@ -235,6 +235,30 @@ def test_importance_is_measured_per_slice_and_twice_the_same(home, tmp_path):
     assert all(part.shares["a"] > 0.8 for part in slices.values())
 
 
+def test_shap_values_tell_the_column_that_moves_the_prediction(home, tmp_path):
+    done, output = run(home, tmp_path, f"candidate={home}/driven", more=("--shap",))
+    assert done.returncode == 0, done.stderr
+    assert "shap: 3 columns on 200 rows" in done.stdout
+    found = read_importance(output)
+    assert set(found.shap) == set(found.columns)
+    assert found.shap["a"] > 5 * found.shap["noise"] >= 0
+
+
+def test_shap_values_of_a_line_are_those_of_its_slope(home, tmp_path):
+    done, output = run(home, tmp_path, f"candidate={home}/line3", label="amount", more=("--shap",))
+    assert done.returncode == 0, done.stderr
+    a = frame()["a"]
+    assert read_importance(output).shap["a"] == pytest.approx(2 * (a - a.mean()).abs().mean(), rel=0.1)
+
+
+def test_shap_values_of_labels_are_not_measured_and_the_rest_is(home, tmp_path):
+    done, output = run(home, tmp_path, f"candidate={home}/said", label="word", more=("--shap",))
+    assert done.returncode == 0, done.stderr
+    assert "shap: not measured. The model predicts labels; SHAP values need numbers." in done.stdout
+    assert read_importance(output).shap == {}
+    assert read_importance(output).columns
+
+
 def test_importance_that_cannot_be_measured_leaves_the_scores(home, tmp_path):
     done, output = run(home, tmp_path, f"candidate={home}/driven", label="word", more=("--importance",), data="few")
     assert done.returncode == 0, done.stderr
