@@ -117,7 +117,16 @@ def _all_classes(models: dict[str, dict[str, Any]]) -> tuple[Any, ...] | None:
     known = [model.get("classes") or () for model in models.values() if model.get("type") == "probabilities"]
     if not known or not all(known):
         return None
-    return tuple(sorted({item for classes in known for item in classes}))
+    names = {item for classes in known for item in classes}
+    if any(isinstance(item, str) for item in names) and not all(isinstance(item, str) for item in names):
+        told = "; ".join(
+            f"{name}: {', '.join(map(repr, (model.get('classes') or ())[:5]))}" for name, model in models.items()
+        )
+        raise DataError(
+            f"The models name their classes as text and as numbers ({told}), so they cannot be compared. "
+            "Train them on labels of the same type."
+        )
+    return tuple(sorted(names))
 
 
 def _scores(
@@ -158,4 +167,6 @@ def _array(table: pa.Table, name: str) -> np.ndarray:
         column = column.cast(column.type.value_type)
     if pa.types.is_decimal(column.type):
         column = column.cast(pa.float64())
+    if pa.types.is_integer(column.type) and column.null_count:  # as floats, neighbors above 2**53 would be equal
+        return np.asarray(column.to_pandas(integer_object_nulls=True))
     return np.asarray(column.to_numpy())

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from airflow_provider_mlops.evaluation.samples import missing, settled
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -55,7 +57,11 @@ class Units:
             if codes.max(initial=-1) + 1 < rows:
                 return cls(rows, entity=codes)
         if time is not None:
-            return cls(rows, order=np.argsort(time, kind="stable"), block=block)
+            # Rows without a time come last, whatever type the others have.
+            gone = missing(time)
+            known = np.flatnonzero(~gone)
+            order = known[np.argsort(settled(time[known]), kind="stable")]
+            return cls(rows, order=np.concatenate([order, np.flatnonzero(gone)]), block=block)
         return cls(rows)
 
     @property
@@ -63,14 +69,17 @@ class Units:
         """What a unit is: ``rows``, ``entities`` or ``blocks``."""
         return "entities" if self.entity is not None else "blocks" if self.order is not None else "rows"
 
-    def take(self, mask: np.ndarray) -> Units:
-        """Return the units of the rows in *mask*."""
-        entity = None if self.entity is None else np.unique(self.entity[mask], return_inverse=True)[1]
+    def take(self, rows: np.ndarray) -> Units:
+        """Return the units of *rows*: a mask, or positions in ascending order."""
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows
+        entity = None if self.entity is None else np.unique(self.entity[rows], return_inverse=True)[1]
         order = None
         if self.order is not None:
-            kept = self.order[mask[self.order]]
-            order = (np.cumsum(mask) - 1)[kept]
-        return replace(self, rows=int(mask.sum()), entity=entity, order=order)
+            place = np.full(self.rows, -1)
+            place[rows] = np.arange(len(rows))
+            order = place[self.order]
+            order = order[order >= 0]
+        return replace(self, rows=len(rows), entity=entity, order=order)
 
 
 @dataclass(frozen=True, slots=True)

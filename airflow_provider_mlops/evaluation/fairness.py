@@ -67,7 +67,7 @@ def largest_gap(
     name: str, sample: Sample, units: Units, groups: Mapping[str, np.ndarray], policy: GatePolicy
 ) -> Gap | None:
     """
-    Return the largest gap called *name* between *groups* (name -> row mask), or ``None`` when it is not defined.
+    Return the largest gap called *name* between *groups* (name -> rows), or ``None`` when it is not defined.
 
     Not defined: fewer than two groups with the rows that the rate is about (positives, for equal opportunity).
     The bounds take the two groups as independent of each other.
@@ -76,8 +76,8 @@ def largest_gap(
     worst = None
     for rate in GAPS[name]:
         found = {}
-        for group, mask in groups.items():
-            one = estimate(rate, sample.take(mask), units.take(mask), policy, quick=True)
+        for group, rows in groups.items():
+            one = estimate(rate, sample.take(rows), units.take(rows), policy, quick=True)
             if math.isfinite(one.value):
                 found[group] = one
         if len(found) < 2:

@@ -19,7 +19,7 @@ from airflow_provider_mlops.evaluation.fairness import GAPS, largest_gap
 from airflow_provider_mlops.evaluation.guards import check_labels
 from airflow_provider_mlops.evaluation.importance import IMPORTANCE_SHARE
 from airflow_provider_mlops.evaluation.metrics import METRICS, find_metric, lacks
-from airflow_provider_mlops.evaluation.samples import Sample, class_order, missing, sample, settled
+from airflow_provider_mlops.evaluation.samples import Sample, class_order, missing, nested, sample, settled
 from airflow_provider_mlops.evaluation.values import (
     Finding,
     GateDecision,
@@ -45,6 +45,7 @@ BUDGETS = ("latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "memory_mib", "
 
 _PASSED, _REFUSED, _UNDERPOWERED = GateVerdict.PASSED, GateVerdict.REFUSED, GateVerdict.UNDERPOWERED
 _NO_POLICY = GatePolicy()
+_NOTES = 50  # slices that are named as too small
 
 
 def check_rules(rules: Sequence[Rule], *, task: Task, measurements: Sequence[str] = ()) -> None:
@@ -182,12 +183,12 @@ class _Trial:
     def first_model(self) -> bool:
         return self.champion is None and not self.champion_problem
 
-    def take(self, mask: np.ndarray) -> _Trial:
+    def take(self, rows: np.ndarray) -> _Trial:
         return replace(
             self,
-            candidate=self.candidate.take(mask),
-            champion=None if self.champion is None else self.champion.take(mask),
-            units=self.units.take(mask),
+            candidate=self.candidate.take(rows),
+            champion=None if self.champion is None else self.champion.take(rows),
+            units=self.units.take(rows),
         )
 
 
@@ -235,6 +236,8 @@ def _prepare(
         if column is not None and len(column) != rows:
             return Finding(Reason.BAD_PREDICTIONS, f"{name} has {len(column)} values for {rows} labels.")
     kept = ~missing(predictions.label)
+    if nested(predictions.label):
+        return Finding(Reason.BAD_PREDICTIONS, "The labels are lists or mappings. One value per row is needed.")
     label = settled(predictions.label[kept])
     order = _order(predictions, label, kept, task=task, policy=policy)
     if isinstance(order, Finding):
@@ -242,8 +245,14 @@ def _prepare(
     classes, query = order
 
     def encoded(values: np.ndarray, who: str) -> Sample | Finding:
-        values = values[kept] if len(values) == rows else values
-        return sample(label, values, policy=policy, classes=classes, columns=predictions.classes, who=who, group=query)
+        if len(values) != rows:
+            return Finding(
+                Reason.BAD_PREDICTIONS,
+                f"The {who} has {len(values)} predictions for {rows} rows. A model must predict every row once.",
+            )
+        return sample(
+            label, values[kept], policy=policy, classes=classes, columns=predictions.classes, who=who, group=query
+        )
 
     candidate = encoded(predictions.candidate, "candidate")
     if isinstance(candidate, Finding):
@@ -380,10 +389,9 @@ def _judge_gap(rule: Rule, trial: _Trial) -> RuleOutcome:
         sentence = f"{rule.metric} needs labels, and the scores are no probabilities that a threshold could cut."
         return RuleOutcome(rule, _REFUSED, Reason.MISSING_METRIC, sentence)
     need = rule.min_rows or trial.policy.min_slice_rows
-    judged = {name: mask for name, mask in groups.items() if mask.sum() >= need}
-    notes = [
-        f"{name}: {int(mask.sum())} rows < {need}, left out" for name, mask in groups.items() if name not in judged
-    ]
+    judged = {name: rows for name, rows in groups.items() if len(rows) >= need}
+    small = [f"{name}: {len(rows)} rows < {need}, left out" for name, rows in groups.items() if name not in judged]
+    notes = _first(small)
     gap = largest_gap(rule.metric, trial.candidate, trial.units, judged, trial.policy)
     if gap is None:
         sentence = (
@@ -542,16 +550,19 @@ def _slice_gains(
     """Fill in *numbers* per slice; return the gain per slice, or the refusal that one slice alone asks for."""
     need = rule.min_rows or trial.policy.min_slice_rows
     gains: dict[str, Estimate] = {}
-    for name, mask in groups.items():
+    small = [
+        f"{rule.per}={name}: {len(rows)} rows < {need}, not judged" for name, rows in groups.items() if len(rows) < need
+    ]
+    numbers["notes"] = _first(small)
+    for name, rows in groups.items():
         where = f"{rule.per}={name}"
-        count = int(mask.sum())
+        count = len(rows)
         if count < need:
-            numbers["notes"].append(f"{where}: {count} rows < {need}, not judged")
             if rule.protected:
                 sentence = f"{rule.metric}: the protected slice {where} has {count} rows, {need} are needed."
                 return RuleOutcome(rule, _REFUSED, Reason.SLICE_UNDERFILLED, sentence, numbers)
             continue
-        part = trial.take(mask)
+        part = trial.take(rows)
         own = estimate(metric, part.candidate, part.units, trial.policy, quick=True)
         numbers["slices"][name] = {"rows": count, **_described(own)}
         failed = _absolute(rule, own, numbers, where=where, one_class=_one_class(part.candidate))
@@ -608,7 +619,7 @@ def _protected(rule: Rule, gains: Mapping[str, Estimate], trial: _Trial, numbers
 
 
 def _groups(rule: Rule, trial: _Trial) -> dict[str, np.ndarray] | RuleOutcome:
-    """Return the row mask of each slice by its name, in sorted order; rows without a value are a slice of their own."""
+    """Return the rows of each slice by its name, in sorted order; those without a value are a slice of their own."""
     column = trial.slices.get(rule.per or "")
     if column is None:
         sentence = (
@@ -621,11 +632,15 @@ def _groups(rule: Rule, trial: _Trial) -> dict[str, np.ndarray] | RuleOutcome:
         sentence = f"{rule.metric}: the column {rule.per!r} holds no value on the evaluation rows."
         return RuleOutcome(rule, _REFUSED, Reason.MISSING_SLICE, sentence)
     names, codes = np.unique(column[~gone].astype(str), return_inverse=True)
-    full = np.full(len(column), -1)
-    full[~gone] = codes
-    groups = {str(name): full == code for code, name in enumerate(names)}
+    # Positions and no masks: with a slice per customer those would hold rows times customers.
+    ordered = np.flatnonzero(~gone)[np.argsort(codes, kind="stable")]
+    parts = np.split(ordered, np.cumsum(np.bincount(codes))[:-1])
+    groups = {str(name): rows for name, rows in zip(names, parts, strict=True)}
     if gone.any():
-        groups["(missing)"] = gone
+        nameless = "(missing)"
+        while nameless in groups:
+            nameless = f"({nameless})"
+        groups[nameless] = np.flatnonzero(gone)
     return groups
 
 
@@ -649,6 +664,12 @@ def _holm(chances: Mapping[str, float], alpha: float) -> list[str]:
             break
         rejected.append(name)
     return rejected
+
+
+def _first(notes: list[str]) -> list[str]:
+    """Return as many of *notes* as somebody reads, and how many more there are."""
+    more = len(notes) - _NOTES
+    return notes if more <= 0 else [*notes[:_NOTES], f"and {more} more"]
 
 
 # -- words ------------------------------------------------------------------------------------------------------------

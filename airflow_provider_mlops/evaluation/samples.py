@@ -12,7 +12,7 @@ from airflow_provider_mlops.evaluation.values import Finding, GatePolicy, Reason
 if TYPE_CHECKING:
     from airflow_provider_mlops.evaluation.values import Task
 
-__all__ = ["Sample", "class_order", "encode", "missing", "sample", "settled"]
+__all__ = ["Sample", "class_order", "encode", "missing", "nested", "sample", "settled"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,8 +77,19 @@ def missing(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind in "mM":
         return np.asarray(np.isnat(values))
     if values.dtype.kind == "O":
-        return np.array([value is None or value != value for value in values], dtype=bool)  # noqa: PLR0124 - NaN
+        return np.array([value is None or _differs(value) for value in values], dtype=bool)
     return np.zeros(len(values), dtype=bool)
+
+
+def _differs(value: Any) -> bool:
+    """Return whether *value* is not even equal to itself, as NaN and NaT are; a list or an array always is."""
+    differs = value != value  # noqa: PLR0124
+    return isinstance(differs, bool | np.bool_) and bool(differs)
+
+
+def nested(values: np.ndarray) -> bool:
+    """Return whether any of *values*, shape ``(n,)``, is itself a list, an array or a mapping."""
+    return values.dtype.kind == "O" and any(isinstance(value, list | tuple | dict | np.ndarray) for value in values)
 
 
 def settled(values: np.ndarray) -> np.ndarray:
@@ -96,7 +107,8 @@ def encode(values: np.ndarray, classes: np.ndarray) -> np.ndarray:
     [1, 0, 2]
     """
     if values.dtype.kind in "biuf" and classes.dtype.kind in "biuf":
-        values, known = values.astype(float), classes.astype(float)
+        common = np.result_type(values, classes)  # not always float: it would make neighbors above 2**53 equal
+        values, known = values.astype(common), classes.astype(common)
     else:
         values, known = values.astype(str), classes.astype(str)
     order = np.argsort(known, kind="stable")
@@ -162,13 +174,14 @@ def sample(
     :param who: ``candidate``, ``champion`` or ``anchor``, for the sentences.
     :param group: ``(n,)`` code of the query of each row, for rankings.
     """
-    if len(predicted) != len(label):
-        return Finding(
-            Reason.BAD_PREDICTIONS,
-            f"The {who} has {len(predicted)} predictions for {len(label)} rows. A model must predict every row once.",
-        )
     if predicted.ndim == 2 and predicted.shape[1] == 1:
         predicted = predicted[:, 0]
+    if predicted.ndim not in (1, 2) or nested(predicted.reshape(-1)):
+        return Finding(
+            Reason.BAD_PREDICTIONS,
+            f"The {who} predicts something nested for each row, of shape {predicted.shape}. One value per row, or one "
+            "probability per class, is needed.",
+        )
     if not missing(predicted.reshape(-1)).any():
         predicted = settled(predicted)
     numeric = predicted.dtype.kind in "biuf"

@@ -205,6 +205,59 @@ def test_rows_without_a_slice_are_a_slice_of_their_own():
     assert list(decision.rules[1].numbers["slices"]) == ["a", "b", "(missing)"]
 
 
+def test_a_slice_that_is_called_missing_is_judged_beside_the_rows_without_one():
+    label = np.arange(1500) % 2
+    names = np.array(["(missing)", None, "b"], dtype=object)[np.arange(1500) % 3]
+    wrong_there = np.where(names == "(missing)", 1 - label, label)
+    rules = [Rule("accuracy", at_least=0.5), Rule("accuracy", per="part", at_least=0.5)]
+    decision = ask(rules, (label, wrong_there, None), slices={"part": names})
+    assert decision.reason is Reason.BELOW_ABSOLUTE
+    assert "part=(missing) is 0.0000" in decision.sentence
+    decision = ask(rules, (label, label, None), slices={"part": names})
+    assert list(decision.rules[1].numbers["slices"]) == ["(missing)", "b", "((missing))"]
+
+
+def test_a_slice_per_row_takes_no_memory_per_pair_and_names_the_first_few():
+    label, candidate, champion = models(rows=200_000)
+    rules = [Rule("accuracy", at_least=0.1), Rule("accuracy", per="customer")]
+    decision = ask(rules, (label, candidate, champion), slices={"customer": np.arange(200_000)})
+    assert decision.rules[1].reason is Reason.SLICE_UNDERFILLED
+    assert decision.rules[1].numbers["notes"][-1] == "and 199950 more"
+
+
+def test_labels_above_2_to_the_53_are_told_apart():
+    label = np.arange(1000) % 2 + 2**53
+    decision = ask([Rule("accuracy", at_least=0.5)], (label, label[::-1].copy(), None))
+    assert decision.rules[0].numbers["value"] == 0.0
+
+
+def test_predictions_for_the_labeled_rows_only_are_refused():
+    label, candidate, champion = (values.astype(float) for values in models())
+    label[:10] = np.nan
+    assert ask([Rule("accuracy")], (label, candidate[10:], champion)).reason is Reason.BAD_PREDICTIONS
+    assert ask([Rule("accuracy")], (label, candidate, champion[10:])).reason is Reason.CHAMPION_UNSCORABLE
+
+
+def test_nested_labels_and_predictions_are_refused():
+    label, candidate, champion = models()
+    lists = np.empty(2000, dtype=object)
+    lists[:] = [[value] for value in label]
+    arrays = np.empty(2000, dtype=object)
+    arrays[:] = [np.zeros(2) for _ in label]
+    for nested in (lists, arrays):
+        assert ask([Rule("accuracy")], (nested, candidate, champion)).reason is Reason.BAD_PREDICTIONS
+        assert ask([Rule("accuracy")], (label, nested, champion)).reason is Reason.BAD_PREDICTIONS
+    assert ask([Rule("accuracy")], (label, np.zeros((2000, 2, 2)), champion)).reason is Reason.BAD_PREDICTIONS
+
+
+@pytest.mark.parametrize("times", [[None], ["2026-01-01", None], [1, "2026", None]], ids=str)
+def test_rows_without_a_time_come_last(times):
+    label, candidate, champion = models(won=60, lost=20)
+    time = np.array(times * 2000, dtype=object)[:2000]
+    decision = ask([Rule("accuracy", at_least=0.1)], (label, candidate, champion), time=time)
+    assert decision.rules[0].numbers["gain_method"] == "paired bootstrap of blocks"
+
+
 @pytest.mark.parametrize(
     ("metric", "limit", "reason"),
     [

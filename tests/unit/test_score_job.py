@@ -305,6 +305,22 @@ def test_models_that_know_different_classes_are_brought_onto_all_of_them(tmp_pat
     assert found.champion.tolist() == [[0.3, 0.0, 0.7]]
 
 
+def test_whole_numbers_stay_whole_beside_missing_ones(tmp_path):
+    table = {"label": [2**53, 2**53 + 1, None], "candidate": [2**53, 2**53, 2**53]}
+    found = read_predictions(written(tmp_path, table, {"candidate": {"type": "values"}}))
+    assert found.label.tolist() == [2**53, 2**53 + 1, None]
+
+
+def test_classes_as_text_and_as_numbers_are_not_compared(tmp_path):
+    table = {"label": [0], "candidate_0": [0.4], "candidate_1": [0.6], "champion_0": [0.3], "champion_1": [0.7]}
+    models = {
+        "candidate": {"type": "probabilities", "classes": [0, 1]},
+        "champion": {"type": "probabilities", "classes": ["0", "1"]},
+    }
+    with pytest.raises(DataError, match=r"candidate: 0, 1; champion: '0', '1'"):
+        read_predictions(written(tmp_path, table, models))
+
+
 @pytest.mark.parametrize(
     ("models", "table", "text"),
     [
