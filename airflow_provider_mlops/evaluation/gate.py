@@ -19,7 +19,7 @@ from airflow_provider_mlops.evaluation.fairness import GAPS, largest_gap
 from airflow_provider_mlops.evaluation.guards import check_labels
 from airflow_provider_mlops.evaluation.importance import IMPORTANCE_SHARE
 from airflow_provider_mlops.evaluation.metrics import METRICS, find_metric, lacks
-from airflow_provider_mlops.evaluation.samples import Sample, class_order, missing, nested, sample, settled
+from airflow_provider_mlops.evaluation.samples import Sample, check_count, class_order, missing, nested, sample, settled
 from airflow_provider_mlops.evaluation.values import (
     Finding,
     GateDecision,
@@ -245,11 +245,10 @@ def _prepare(
     classes, query = order
 
     def encoded(values: np.ndarray, who: str) -> Sample | Finding:
-        if len(values) != rows:
-            return Finding(
-                Reason.BAD_PREDICTIONS,
-                f"The {who} has {len(values)} predictions for {rows} rows. A model must predict every row once.",
-            )
+        # As many predictions as labels could be those of other rows than the labeled ones.
+        miscounted = check_count(values, rows, who)
+        if miscounted is not None:
+            return miscounted
         return sample(
             label, values[kept], policy=policy, classes=classes, columns=predictions.classes, who=who, group=query
         )

@@ -12,7 +12,7 @@ from airflow_provider_mlops.evaluation.values import Finding, GatePolicy, Reason
 if TYPE_CHECKING:
     from airflow_provider_mlops.evaluation.values import Task
 
-__all__ = ["Sample", "class_order", "encode", "missing", "nested", "sample", "settled"]
+__all__ = ["Sample", "check_count", "class_order", "encode", "missing", "nested", "sample", "settled"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,6 +156,16 @@ def _positive_last(known: np.ndarray, policy: GatePolicy) -> np.ndarray | Findin
     return known if positive == 1 else known[::-1]
 
 
+def check_count(predicted: np.ndarray, rows: int, who: str) -> Finding | None:
+    """Return what is wrong with the number of predictions of *who* for *rows* rows, if anything."""
+    if len(predicted) == rows:
+        return None
+    return Finding(
+        Reason.BAD_PREDICTIONS,
+        f"The {who} has {len(predicted)} predictions for {rows} rows. A model must predict every row once.",
+    )
+
+
 def sample(
     label: np.ndarray,
     predicted: np.ndarray,
@@ -174,6 +184,9 @@ def sample(
     :param who: ``candidate``, ``champion`` or ``anchor``, for the sentences.
     :param group: ``(n,)`` code of the query of each row, for rankings.
     """
+    miscounted = check_count(predicted, len(label), who)
+    if miscounted is not None:
+        return miscounted
     if predicted.ndim == 2 and predicted.shape[1] == 1:
         predicted = predicted[:, 0]
     if predicted.ndim not in (1, 2) or nested(predicted.reshape(-1)):
