@@ -249,11 +249,14 @@ def check(
     segments = _segments(reference, current, policy, dict(zip(parts, others, strict=True)))
     drifted = {value: part for value, part in segments.items() if part.drifted}
     if reference.segments is not None and verdict not in {Verdict.BAD_DATA, Verdict.DRIFT} and drifted:
+        whole = "drift could have been missed" if verdict is Verdict.INSUFFICIENT else "the data did not drift"
         verdict, reason = Verdict.DRIFT, "segment"
         top = tuple(dict.fromkeys(name for part in drifted.values() for name in part.top_columns))
         if all(part.variation is Variation.UNKNOWN for part in drifted.values()):
             variation, reason = Variation.UNKNOWN, "variation_unknown"
-        sentence = f"As a whole the data did not drift. {_in_segments(reference.segments.column, segments, drifted)}"
+        sentence = f"As a whole {whole}. {_in_segments(reference.segments.column, segments, drifted)}"
+    elif verdict is Verdict.DRIFT and reference.segments is not None and segments:
+        sentence += f" So did {len(drifted)} of {len(segments)} segments by {reference.segments.column!r}."
     elif reference.segments is not None and segments:
         sentence += f" {_in_segments(reference.segments.column, segments, drifted)}"
     notes = ["variation_unknown"] * (variation is Variation.UNKNOWN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ __all__ = ["html", "lines", "ranked"]
 MAX_PLOTS = 60  # further columns stand in the table only
 MAX_ROWS = 400  # further columns stand in the JSON only
 MAX_HISTORY = 60
+MAX_SEGMENT_PLOTS = 12
 NEW_SHOWN = 12  # new or missing categories named one by one
 
 _WORDS = {
@@ -77,6 +79,7 @@ def html(
             for column in chosen
         )
 
+    looks = _segment_panels(report, reference, current) + panels(loud)
     body = [
         _head(report, reference, current, title),
         _history(history),
@@ -85,7 +88,7 @@ def html(
         _table(columns, anchors, report),
         _small(columns),
         _legend(report) if plotted else "",
-        f'<section class="panels" aria-label="Columns that need a look">{panels(loud)}</section>' if loud else "",
+        f'<section class="panels" aria-label="Columns that need a look">{looks}</section>' if looks else "",
         f'<details class="quiet"{"" if loud else " open"}><summary>Columns that have not moved ({len(quiet)})</summary>'
         f'<div class="panels">{panels(quiet)}</div></details>'
         if quiet
@@ -237,6 +240,21 @@ def _segments(report: DriftReport) -> str:
         '<th scope="col" class="num">Rows</th><th scope="col">Why</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></section>"
     )
+
+
+def _segment_panels(report: DriftReport, reference: DataProfile, current: DataProfile) -> str:
+    """Return a plot of the column that moved most in each segment that drifted, unless the whole moved alike."""
+    if reference.segments is None or current.segments is None:
+        return ""
+    panels: list[str] = []
+    for value, part in report.segments.items():
+        before, now = reference.segments.profiles[value], current.segments.profiles[value]
+        for name in part.top_columns[:1]:
+            if report.columns[name].verdict is not Verdict.DRIFT and _plottable(name, before, now):
+                column = replace(part.columns[name], name=f"{name}, {_segment_name(value)}")
+                sides = before.columns[name], now.columns[name]
+                panels.append(_panel(column, *sides, before.full_blocks(), f"s{len(panels)}"))
+    return "".join(panels[:MAX_SEGMENT_PLOTS])
 
 
 def _segment_name(value: str | None) -> str:

@@ -65,6 +65,7 @@ def test_drift_everywhere_is_drift_of_the_whole_and_of_every_segment(reference):
     moved = counted(batch, reference)
     report = check(reference, moved)
     assert report.verdict is Verdict.DRIFT
+    assert report.sentence.endswith("So did 4 of 4 segments by 'country'.")
     assert all(part.drifted for part in report.segments.values())
 
 
@@ -171,9 +172,11 @@ def test_a_csv_is_cut_like_a_typed_file_and_by_a_column_that_is_not_judged(tmp_p
 
 
 def test_the_report_shows_which_segment_drifted(reference):
-    current = counted(rows(20_000, seed=1, moved="DK"), reference)
+    current = counted(rows(20_000, seed=1, moved="DK", by=0.19), reference)
     report = check(reference, current)
     page = html(report, reference, current, title="rain")
+    assert '<article id="s0" class="drift"><h3>' in page
+    assert "<span>amount, DK</span>" in page
     assert "<h2>Segments by country <small>1 of 4 drifted</small></h2>" in page
     assert page.index('<th scope="row">DK</th>') < page.index('<th scope="row">NO</th>')
     assert any(line.startswith("country = DK: drift. ") for line in lines(report))
