@@ -12,8 +12,8 @@ class _WithoutPandas:  # a finder by its method: `importlib.abc` loads temporary
     """
     Lets pandas be absent from this process.
 
-    pyarrow's datasets load it wherever it is installed, which is a fifth of the time that a check of a million rows
-    takes, and nothing here needs it.
+    pyarrow loads it wherever it is installed, for datasets and for arrays that are made of lists, which is a fifth of
+    the time that a check of a million rows takes, and nothing here needs it.
     """
 
     def find_spec(self, fullname: str, *_: Any) -> None:

@@ -69,11 +69,13 @@ class NumberCounter:
         import pyarrow as pa  # noqa: PLC0415 - loads at use, never at parse time
 
         nulls = int(array.null_count)
+        values = _slots(array)
+        if nulls:
+            values = values[_valid(array)]
         if pa.types.is_floating(array.type):
-            nan = self._add_sorted(array.to_numpy(zero_copy_only=False), block) - nulls  # nulls become NaN
+            nan = self._add_sorted(values, block)
             self._nan += nan
             return nulls + nan
-        values = (array.drop_null() if nulls else array).to_numpy(zero_copy_only=False)
         if values.size and int(values.max()) - int(values.min()) < values.size:
             self._add_close(values, block)
         else:
@@ -184,11 +186,11 @@ class CategoryCounter:
             if not pa.types.is_dictionary(array.type):
                 array = array.cast(pa.large_string()).dictionary_encode()
             indices, dictionary = array.indices, array.dictionary
-        indices = indices.drop_null() if nulls else indices
+        places = _slots(indices)[_valid(indices)] if nulls else _slots(indices)
         if self._dictionary is None or not self._dictionary.equals(dictionary):
             self._flush()
             self._dictionary = dictionary
-        counts = np.bincount(indices.to_numpy(zero_copy_only=False), minlength=len(dictionary))
+        counts = np.bincount(places, minlength=len(dictionary))
         if block in self._open:
             self._open[block] += counts
         else:
@@ -256,6 +258,24 @@ class CategoryCounter:
             blocks=np.stack(rows) if rows else no_counts(width),
             tail_rows=self._tail_rows + dropped,
         )
+
+
+def _slots(array: pa.Array) -> npt.NDArray[Any]:
+    """Return the memory of an array of numbers; nulls hold anything. Arrow's `to_numpy` would load pandas."""
+    import pyarrow as pa  # noqa: PLC0415 - loads at use, never at parse time
+
+    types, width = pa.types, array.type.bit_width // 8
+    kind = "f" if types.is_floating(array.type) else "i" if types.is_signed_integer(array.type) else "u"
+    dtype = np.dtype(f"{kind}{width}")
+    if len(array) == 0:
+        return np.empty(0, dtype)
+    return np.frombuffer(array.buffers()[1], dtype, count=len(array), offset=array.offset * dtype.itemsize)
+
+
+def _valid(array: pa.Array) -> npt.NDArray[np.bool_]:
+    """Return which values of an array that has nulls are none."""
+    bits = np.frombuffer(array.buffers()[0], np.uint8)
+    return np.unpackbits(bits, count=array.offset + len(array), bitorder="little")[array.offset :].view(np.bool_)
 
 
 def family_of(type_: pa.DataType) -> Family:
