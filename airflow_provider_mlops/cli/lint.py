@@ -144,6 +144,9 @@ def _schedule(loaded: Loaded) -> Iterator[Finding]:
     if spec.schedule is None or "schedule" not in retrain.when:
         return
     times = times_per_30_days(spec.schedule)
+    if times == 0:
+        yield Finding(f"{_at(loaded, 'schedule')}: {spec.schedule!r} never comes round: no month has that day.")
+        return
     if times > retrain.max_runs_per_30_days or timedelta(days=30) / times < retrain.cooldown:
         yield Finding(
             f"{_at(loaded, 'schedule')}: warning: comes round {times:.0f} times in 30 days, and retrain allows "

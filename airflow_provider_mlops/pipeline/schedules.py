@@ -47,14 +47,18 @@ def check_schedule(text: str) -> str:
 
 
 def times_per_30_days(schedule: str) -> float:
-    """Return how often *schedule*, a valid one, comes round in 30 days on average."""
-    from croniter import croniter  # noqa: PLC0415 - comes with Airflow, without which the core can be imported
+    """Return how often *schedule*, a valid one, comes round in 30 days on average; 0: never (February 30)."""
+    # It comes with Airflow, without which the core can be imported.
+    from croniter import CroniterBadDateError, croniter  # noqa: PLC0415
 
     begin, ticks = datetime(2024, 1, 1, tzinfo=UTC), 40
     line = {"@once": "@yearly", "@quarterly": "0 0 1 */3 *"}.get(schedule, schedule)
     times = croniter(line, begin)
-    for _ in range(ticks):
-        last: datetime = times.get_next(datetime)
+    try:
+        for _ in range(ticks):
+            last: datetime = times.get_next(datetime)
+    except CroniterBadDateError:
+        return 0.0
     return ticks * (timedelta(days=30) / (last - begin))
 
 

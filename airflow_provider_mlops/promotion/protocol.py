@@ -23,6 +23,7 @@ from airflow_provider_mlops.errors import (
     GateRefused,
     MlopsError,
     PromotionConflictError,
+    ServiceError,
 )
 from airflow_provider_mlops.journal import Record, kinds, model_stream, payloads, read_intact
 from airflow_provider_mlops.promotion.state import PromotionState, state
@@ -40,6 +41,7 @@ ForeignChange = Literal["fail", "adopt", "restore"]
 """What to do when the alias was moved from outside: refuse; accept it as the champion; or set it back first."""
 
 _LEASE = timedelta(minutes=2)
+_SKEW = timedelta(minutes=10)  # a lease that ends later than it could by this much was written by a wrong clock
 _ATTEMPTS = 200  # appends that may lose against other writers of the same stream
 
 
@@ -334,6 +336,11 @@ class _Turn:
         self._check_held(until)
         self.registry.set_alias(self.model, alias=self.alias, version=version)
         seen = self.registry.version_of(self.model, alias=self.alias)
+        if seen == now:  # the announcement stays, so that the next call can tell whether the alias moved
+            raise ServiceError(
+                f"{self.model}@{self.alias} was set to {version} but still reads {now or 'no version'}: the registry "
+                "answers late, or did nothing. Try again: that finishes the move."
+            )
         if seen != version:
             message = f"{self.model}@{self.alias} was set to {version} but reads {seen}: it was moved from outside."
             self._release(version, "moved_from_outside", message)
@@ -347,7 +354,9 @@ class _Turn:
         for _ in range(_ATTEMPTS):
             folded, now = self._state(), self.clock()
             held = folded.lease
-            if held is not None and held.owner != self.owner and held.until > now:
+            # A clock that ran ahead must not keep everybody out for as long as it did; the token keeps its holder out.
+            is_held = held is not None and now < held.until <= now + max(lease, _LEASE) + _SKEW
+            if held is not None and held.owner != self.owner and is_held:
                 raise PromotionConflictError(
                     f"{held.owner} is moving the aliases of {self.model}, until {held.until.isoformat()} at the "
                     "latest. Try again after that."

@@ -103,6 +103,10 @@ FINDINGS = {
         lambda: change("rain.yaml", "at_least: 0.75}", "at_least: 0.75}, {metric: rmse}"),
         "rain.yaml:6: evaluate: no kind of label has all of these metrics: roc_auc, rmse.",
     ),
+    "schedule that never comes": (
+        lambda: change("rain.yaml", "mlops: 1\n", 'mlops: 1\nschedule: "0 0 30 2 *"\n'),
+        "rain.yaml:2: schedule: '0 0 30 2 *' never comes round: no month has that day.",
+    ),
     "no stub": (
         lambda: Path("rain.py").unlink(),
         "rain.yaml:1: there is no rain.py beside it, so Airflow shows no DAG. It reads:",

@@ -138,6 +138,36 @@ def test_a_holder_keeps_the_others_out_until_its_lease_ends(world):
     assert world.promote("1", None).token == 2
 
 
+def test_a_lease_that_a_wrong_clock_wrote_keeps_nobody_out(world):
+    until = world.clock.now + timedelta(days=3650)
+    world.write(kinds.PROMOTION_LEASED, **payloads.promotion_leased(owner="ahead", token=1, until=until))
+    assert world.promote("1", None).token == 2
+    assert world.is_at_rest()
+
+
+@pytest.mark.parametrize("moves", [True, False], ids=["late", "does nothing"])
+def test_a_registry_that_still_reads_the_old_version_leaves_a_state_that_the_retry_mends(world, moves):
+    world.promote("1", None)
+
+    class Stale:
+        def __getattr__(self, name):
+            return getattr(world.registry, name)
+
+        def set_alias(self, model, *, alias, version):
+            if moves:
+                world.registry.set_alias(model, alias=alias, version=version)
+
+        def version_of(self, model, *, alias):
+            return "1"
+
+    request = PromotionRequest(model="churn", version="2", expected_champion="1", actor="a", owner="o", gate=PASSED)
+    with pytest.raises(ServiceError, match="was set to 2 but still reads 1"):
+        promote(request, journal=world.journal, registry=Stale(), clock=world.clock)
+    assert world.promote("2", "1", owner="o").changed
+    assert world.alias == "2"
+    assert world.is_at_rest()
+
+
 def test_the_same_owner_takes_its_own_lease_over_at_once(world):
     until = world.clock.now + timedelta(minutes=2)
     world.write(kinds.PROMOTION_LEASED, **payloads.promotion_leased(owner="attempt", token=1, until=until))
