@@ -163,6 +163,7 @@ def _dag(pipeline: Pipeline, dag_id: str, *, schedule: Any, what: str, form: Map
         params={**form, "as_of": as_of},
         default_args={
             **({"owner": spec.owner} if spec.owner else {}),
+            "mlflow_conn_id": spec.mlflow_conn_id,  # for the operators that take it
             "retries": 2,
             "retry_delay": timedelta(seconds=10),
             **_retry_policy(),

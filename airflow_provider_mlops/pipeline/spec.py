@@ -494,6 +494,11 @@ class PipelineSpec(Section):
     tags: Annotated[tuple[Text, ...], Field(strict=False), AfterValidator(_distinct)] = Field(
         (), description="Tags of the DAGs in Airflow."
     )
+    mlflow_conn_id: Text = Field(
+        "mlflow_default",
+        description="Airflow connection of the MLflow server, for every step; also for a step of your own that takes "
+        "`mlflow_conn_id`.",
+    )
     data: DataSpec = Field(description="Where the data is and what its columns mean.")
     prepare: PrepareSpec | None = Field(None, description="A job that makes the data ready, before it is frozen.")
     validation: ValidateSpec = Field(ValidateSpec(), alias="validate", description="The contract of the data.")

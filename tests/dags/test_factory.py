@@ -236,6 +236,20 @@ def test_a_step_is_replaced_or_has_something_before_and_after_it(write):
     assert dag.get_task("data.validate").task_type == "BashOperator"
 
 
+@pytest.mark.parametrize(("changes", "expected"), [({}, "mlflow_default"), ({"mlflow_conn_id": "risk"}, "risk")])
+def test_every_task_that_speaks_to_mlflow_uses_the_connection_of_the_file(write, changes, expected):
+    used = {
+        task.task_id: task.mlflow_conn_id
+        for dag in build(write(**changes)).values()
+        for task in dag.tasks
+        if hasattr(task, "mlflow_conn_id")
+    }
+    assert used == dict.fromkeys(
+        ["data.validate", *TRAIN[3:], "release.promote", "serving.deploy", "check"],
+        expected,
+    )
+
+
 def test_the_deployment_knows_the_promotion_and_what_the_gate_saw(write):
     assert build(write())["train"].get_task("serving.deploy").restore_alias is True
     deploy = build(write())["train"].get_task("serving.deploy")

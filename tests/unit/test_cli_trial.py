@@ -14,6 +14,7 @@ mlops: 1
 name: small
 mode: observe
 schedule: "@daily"
+mlflow_conn_id: mlflow_risk
 data: {path: points.parquet, label: y, timestamp: at, hold_out: 7d}
 prepare: {script: ../shared/prepare.py}
 train: {script: train.py, hyperparameters: {depth: 3}, run_timeout: 5m}

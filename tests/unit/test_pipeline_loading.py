@@ -267,8 +267,8 @@ def test_every_value_knows_where_it_was_written(dags):
 
 
 def test_render_shows_each_value_and_who_said_it(dags):
-    write(dags / "_mlops.yaml", "owner: all\n")
-    write(dags / "rain.yaml", SMALL + "targets: {dev: {mode: observe}}\n")
+    write(dags / "_mlops.yaml", "owner: all\nmlflow_conn_id: mlflow_all\n")
+    write(dags / "rain.yaml", SMALL + "targets: {dev: {mode: observe}, prod: {mlflow_conn_id: mlflow_prod}}\n")
     lines = render(load("rain.yaml", target="dev")).splitlines()
     shown = {line.split(":")[0].strip(): line for line in lines}
     at = lines[0].index("  # ")
@@ -276,6 +276,8 @@ def test_render_shows_each_value_and_who_said_it(dags):
     assert shown["owner"].split() == ["owner:", "all", "#", "_mlops.yaml:1"]
     assert shown["mode"].endswith("# rain.yaml:5 (target dev)")
     assert shown["name"].endswith("# file name")
+    assert shown["mlflow_conn_id"].split() == ["mlflow_conn_id:", "mlflow_all", "#", "_mlops.yaml:2"]
+    assert load("rain.yaml", target="prod").spec.mlflow_conn_id == "mlflow_prod"
     assert shown["label"].endswith("# rain.yaml:2")
     assert shown["seed"].split() == ["seed:", "0", "#", "default"]
     assert shown["- metric"].split() == ["-", "metric:", "roc_auc", "#", "rain.yaml:4"]
