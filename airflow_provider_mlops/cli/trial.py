@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run", "words"]
 
-_LEFT_OUT = frozenset(
-    {"schedule", "deploy", "approve", "monitor", "retrain", "trigger_form", "tags", "mlflow_conn_id"}
-)
+_LEFT_OUT = frozenset({"schedule", "deploy", "approve", "monitor", "retrain", "trigger_form", "tags", "mlflow_conn_id"})
 
 _STUB = '''\
 """DAGs of {name} for Airflow, as `mlops try` runs them."""
@@ -92,7 +90,8 @@ def words(told: dict[str, Any], locate: Callable[[str], str]) -> tuple[Path, dic
     """
     Return the folder at which a pipeline's relative paths start, and its words as a trial runs it.
 
-    There is no schedule, no deployment, no monitor and no approval, and MLflow is the trial's own. The data's path is absolute.
+    There is no schedule, no deployment, no monitor and no approval, and MLflow is the trial's own. The data's path is
+    absolute.
 
     :param told: a specification as plain values, without its defaults.
     :param locate: makes an absolute path of one that is relative to the pipeline file.

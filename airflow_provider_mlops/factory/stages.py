@@ -261,6 +261,7 @@ def release_stage(
                 expected_champion=_result(evaluate, "champion"),
                 gate_digest=_result(evaluate, "digest"),
                 approval=answer,
+                on_foreign_change=spec.promote.on_foreign_change,
             ),
         )
     return register

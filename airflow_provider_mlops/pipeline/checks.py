@@ -20,7 +20,7 @@ FORM_KEYS = ("data.path", "data.train_on", "train.seed", "train.run_timeout", "p
 """Keys that a run may change, beside the hyperparameters of ``train`` and ``prepare``."""
 
 _HYPERPARAMETER = re.compile(r"(train|prepare)\.hyperparameters\.(.+)", re.DOTALL)
-_GATES = ("evaluate", "validate", "approve", "mode", "retrain", "deploy")
+_GATES = ("evaluate", "validate", "approve", "promote", "mode", "retrain", "deploy")
 _JUDGES = ("data.hold_out", "data.label_delay", "data.label", "data.timestamp", "data.entity")
 _OWNED = ("task_id", "task_group", "dag")
 

@@ -43,6 +43,7 @@ __all__ = [
     "PipelineSpec",
     "PrepareSpec",
     "ProcessSpec",
+    "PromoteSpec",
     "RetrainSpec",
     "RuleSpec",
     "RunsOn",
@@ -330,6 +331,17 @@ class ApproveSpec(Section):
     response_timeout: Duration = Field(timedelta(days=2), description="No answer after this time means no.")
 
 
+class PromoteSpec(Section):
+    """The champion alias moves to a candidate that has passed."""
+
+    on_foreign_change: Literal["fail", "adopt", "restore"] = Field(
+        "fail",
+        description="When somebody moved the alias outside of the journal: `fail`, `adopt` (take it as it stands) or "
+        "`restore` (set it back first; a candidate that was compared with the other version then loses, and the next "
+        "one is compared with the restored one).",
+    )
+
+
 class LocalSpec(Section):
     """Model servers on this machine."""
 
@@ -507,6 +519,7 @@ class PipelineSpec(Section):
         description="Rules of the gate: every one must hold, or the candidate is refused."
     )
     approve: ApproveSpec | None = Field(None, description="A person says yes before promotion.")
+    promote: PromoteSpec = Field(PromoteSpec(), description="How the champion alias moves.")
     deploy: DeploySpec | None = Field(None, description="Where the promoted model serves; nowhere without it.")
     monitor: MonitorSpec | None = Field(None, description="A second DAG that watches the data; none without it.")
     retrain: RetrainSpec = Field(RetrainSpec(), description="When a training starts by itself.")

@@ -406,7 +406,8 @@ class _Turn:
         elif self.on_foreign_change == "fail":
             raise PromotionConflictError(
                 f"{self.model}@{self.alias} is version {now}, but the journal's last move made it {recorded}: it was "
-                "moved from outside. Say on_foreign_change='adopt' to accept that, or 'restore' to set it back first."
+                "moved from outside. Move it back, or say on_foreign_change adopt to accept that, restore to set it "
+                "back first. Pipeline file: promote: {on_foreign_change: adopt}."
             )
         elif recorded is None:
             self.registry.delete_alias(self.model, alias=self.alias)

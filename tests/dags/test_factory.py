@@ -250,6 +250,11 @@ def test_every_task_that_speaks_to_mlflow_uses_the_connection_of_the_file(write,
     )
 
 
+def test_what_becomes_of_an_alias_that_was_moved_by_hand_is_said_in_the_file(write):
+    for changes, expected in (({}, "fail"), ({"promote": {"on_foreign_change": "adopt"}}, "adopt")):
+        assert build(write(**changes))["train"].get_task("release.promote").on_foreign_change == expected
+
+
 def test_the_deployment_knows_the_promotion_and_what_the_gate_saw(write):
     assert build(write())["train"].get_task("serving.deploy").restore_alias is True
     deploy = build(write())["train"].get_task("serving.deploy")
@@ -363,7 +368,16 @@ def test_an_empty_moment_renders_to_nothing(write):
 
 @pytest.mark.parametrize(
     "key",
-    ["evaluate", "evaluate[0].at_least", "validate.min_rows", "mode", "retrain.cooldown", "approve", "deploy.bake"],
+    [
+        "evaluate",
+        "evaluate[0].at_least",
+        "validate.min_rows",
+        "mode",
+        "retrain.cooldown",
+        "approve",
+        "promote.on_foreign_change",
+        "deploy.bake",
+    ],
 )
 def test_a_gate_is_never_in_the_form(write, key):
     stub = write(trigger_form=[key])

@@ -13,8 +13,8 @@ GOOD = {
 }
 
 TOP = (
-    "mlops, name, description, mode, schedule, start_date, owner, tags, data, prepare, validate, train, evaluate, "
-    "approve, deploy, monitor, retrain, trigger_form, steps."
+    "mlops, name, description, mode, schedule, start_date, owner, tags, mlflow_conn_id, data, prepare, validate, "
+    "train, evaluate, approve, promote, deploy, monitor, retrain, trigger_form, steps."
 )
 
 # the lines that replace or follow the good ones, and what is said about them without "rain.yaml:"

@@ -344,7 +344,10 @@ def test_a_registry_that_fails_before_anything_was_announced_gives_the_lease_bac
 def test_an_alias_moved_from_outside_stops_the_promotion(world):
     world.promote("1", None)
     world.registry.set_alias("churn", alias="champion", version="4")
-    with pytest.raises(PromotionConflictError, match=r"is version 4, but the journal's last move made it 1.*adopt"):
+    with pytest.raises(
+        PromotionConflictError,
+        match=r"is version 4, but the journal's last move made it 1.*promote: {on_foreign_change: adopt}",
+    ):
         world.promote("5", "4")
     assert world.alias == "4"
     assert world.state.lease is None
