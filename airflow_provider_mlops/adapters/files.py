@@ -359,6 +359,8 @@ def _parquet_batches(
         types = {field.name: field.type for field in metadata.schema.to_arrow_schema()}
         there = [column for column in columns if column in types]
         groups = range(metadata.num_row_groups) if groups is None else groups
+        if not groups:
+            return
         rows = _rows_of_a_batch(metadata, groups, there, rows)
         with parquet.ParquetFile(
             opened,
@@ -373,8 +375,6 @@ def _parquet_batches(
 
 def _rows_of_a_batch(metadata: Any, groups: Sequence[int], columns: Sequence[str], most: int) -> int:
     """Return how many rows of *columns* a batch may hold, at most *most*: fewer where rows are wide."""
-    if not groups:
-        return most
     group = metadata.row_group(groups[0])
     size: int = group.total_byte_size
     if size * most > _BATCH * group.num_rows:  # look closer, at the columns that are read

@@ -126,9 +126,8 @@ def test_dictionaries_of_files_that_lack_the_column_are_null(tmp_path):
     assert read(tmp_path, dictionaries=True).to_pydict() == {"n": [1, 2], "c": ["a", None]}
 
 
-@pytest.mark.parametrize("name", ["t.parquet", "t.arrow"])
-def test_views_of_text_are_text(tmp_path, name):
-    path = write(TABLE.set_column(2, "c", TABLE["c"].cast(pa.string_view())), tmp_path / name)
+def test_views_of_text_are_text(tmp_path):
+    path = write(TABLE.set_column(2, "c", TABLE["c"].cast(pa.string_view())), tmp_path / "t.arrow")
     window = Window(NOON + timedelta(days=1), None)
     assert read(path, timestamp="at", window=window)["c"].to_pylist() == ["b", None, "ä"]
     assert schema(path).field("c").type == pa.string()
@@ -237,6 +236,13 @@ def test_a_window_is_half_open_in_any_time_type(tmp_path, name, type_):
     assert read(path, timestamp="at", window=later)["d"].to_pylist() == [3, 4, 5]
     naive = Window(None, midnights[1].replace(tzinfo=None))
     assert read(path, timestamp="at", window=naive)["d"].to_pylist() == [1]
+
+
+def test_files_outside_the_window_and_files_without_rows_are_passed_over(tmp_path):
+    write(TABLE, tmp_path / "1.parquet")
+    write(TABLE.slice(0, 0), tmp_path / "2.parquet")
+    assert read(tmp_path).num_rows == 4
+    assert list(scan(str(tmp_path), timestamp="at", window=Window(NOON + timedelta(days=9), None))) == []
 
 
 def test_rows_without_a_time_lie_in_no_window(tmp_path):
