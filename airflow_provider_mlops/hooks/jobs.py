@@ -75,6 +75,8 @@ def run_job(backend: JobBackend, spec: JobSpec, log: Log) -> tuple[JobStatus, st
     Returns the final status and the last lines of the log. The values of *spec*'s secrets are hidden in all of them: a
     script, or a pickle that it loads, may print its environment.
     """
+    from airflow_provider_mlops.jobs import JobPhase, JobStatus
+
     secrets = sorted(filter(None, spec.secret_environment.values()), key=len, reverse=True)
 
     def shown(line: str) -> str:
@@ -85,7 +87,10 @@ def run_job(backend: JobBackend, spec: JobSpec, log: Log) -> tuple[JobStatus, st
     backend.submit(spec)
     offset, rest, tail = 0, "", [""]
     while True:
-        final = (status := backend.status(spec.name)).phase.is_final
+        status = backend.status(spec.name)
+        if status.phase is JobPhase.UNKNOWN:  # it was submitted, so what was kept of it is gone: do not wait for ever
+            status = JobStatus(JobPhase.LOST, None, "Its state was removed while it ran.")
+        final = status.phase.is_final
         text, offset = backend.logs(spec.name, offset)
         while text:
             *lines, rest = (rest + text).split("\n")

@@ -496,6 +496,14 @@ def test_a_pickle_that_prints_its_environment_tells_no_secret(tmp_path):
     assert SECRET not in "".join(lines) + tail
 
 
+def test_a_job_that_deletes_its_own_folder_is_lost_and_not_waited_for(tmp_path):
+    code = "import os, shutil; shutil.rmtree(os.path.dirname(os.getcwd()))"
+    spec = JobSpec("vandal", (sys.executable, "-c", code), {})
+    log = SimpleNamespace(info=lambda text, *values: None)
+    status, _ = run_job(ProcessBackend(tmp_path / "jobs"), spec, log)
+    assert (status.phase.value, status.reason) == ("lost", "Its state was removed while it ran.")
+
+
 NO_SECRET = """\
 import os
 

@@ -82,6 +82,13 @@ def test_the_state_is_for_its_owner_only(backend, tmp_path):
     assert (tmp_path / "jobs" / "mine").stat().st_mode & 0o077 == 0
 
 
+def test_an_outcome_that_is_none_is_not_read(backend, tmp_path):
+    backend.submit(JobSpec("liar", python("import time; open('../exit', 'w').write('done'); time.sleep(1)"), {}))
+    assert settled(backend, "liar").phase is JobPhase.SUCCEEDED  # the keeper has the last word
+    (tmp_path / "jobs" / "liar" / "exit").write_text('{"phase": "splendid"}')
+    assert settled(backend, "liar").phase is JobPhase.LOST
+
+
 def test_a_job_starts_in_the_folder_it_was_given(backend, tmp_path):
     code = tmp_path / "code"
     code.mkdir()

@@ -96,7 +96,8 @@ class ProcessBackend:
         alive = _is_locked(folder / "lock")
         if alive is None or not (alive or (folder / "log").exists()):
             return JobStatus(JobPhase.UNKNOWN)
-        with suppress(FileNotFoundError):
+        # One that cannot be read was not written by the keeper, who replaces it when the job ends.
+        with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
             outcome = json.loads((folder / "exit").read_text(encoding="utf-8"))
             return JobStatus(JobPhase(outcome["phase"]), outcome["exit_code"], outcome["reason"])
         if alive:
