@@ -1,5 +1,5 @@
 """
-Runs operators in processes that die: after their k-th persisted step by SIGKILL, or by a signal from outside.
+Runs operators in processes that die: after a persisted step, the k-th or one of that name, by SIGKILL, or by a signal.
 
 As a script it imports everything once and then forks a child per task attempt. It reads a JSON object per line,
 ``{"operator", "arguments", "ti", "kill_after"}``, and answers with one, see `Attempt`. Steps are what others can see:
@@ -119,7 +119,7 @@ def _run(request, report, outcome):
         steps += 1
         with report.open("a") as file:
             file.write(f"{what}\n")
-        if steps == request["kill_after"]:
+        if request["kill_after"] in (steps, what):
             os.kill(os.getpid(), signal.SIGKILL)
 
     _watch(step)
