@@ -310,6 +310,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     [
         ("nonsense", "Could not parse"),
         ("oracle9://host/name", "oracle9"),
+        ("postgresql://me@host:port/name", "port"),
         ("sqlite://", "in memory"),
         ("sqlite:///:memory:", "in memory"),
     ],
@@ -328,7 +329,7 @@ def test_a_url_as_airflow_writes_it_is_understood(tmp_path):
 
 def test_a_server_that_is_away_is_a_service_error_without_the_password():
     with pytest.raises(ServiceError) as caught:
-        SqlJournal("postgresql+psycopg://me:secret@/db?host=/nowhere").read("s")
+        SqlJournal("postgresql+psycopg://me:secret@/db?host=/nowhere&sslpassword=secret").read("s")
     assert "secret" not in str(caught.value)
 
 
@@ -356,7 +357,14 @@ def test_a_row_changed_by_hand_is_found_and_named(sql, statement, breaks):
 
 
 HAND_EDITS = ["payload = '{\"number\": 1e999}'", "payload = '{\"number\": NaN}'", "payload = '[3]'", "payload = x'00'"]
-HAND_EDITS += ["payload = payload || ' '", "previous_hash = x'00'", "hash = 7", "sequence = 'x'", "kind = x'00'"]
+HAND_EDITS += [
+    "at = '0001-01-01T00:00:00+14:00'",
+    "payload = payload || ' '",
+    "previous_hash = x'00'",
+    "hash = 7",
+    "sequence = 'x'",
+    "kind = x'00'",
+]
 
 
 @pytest.mark.parametrize("edit", HAND_EDITS)

@@ -75,7 +75,7 @@ class SqlJournal:
     def __init__(self, database: str | sa.URL) -> None:
         try:
             self._engine = _engine(sa.make_url(database))
-        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError, ValueError) as error:  # ValueError: the port
             raise ConfigError(
                 f"The journal's database URL cannot be used: {error}. Write sqlite:////absolute/path.db or "
                 "postgresql+psycopg://user@host/name."
@@ -90,7 +90,8 @@ class SqlJournal:
         weakref.finalize(self, self._engine.dispose)
 
     def __repr__(self) -> str:
-        return f"SqlJournal({self._engine.url.render_as_string(hide_password=True)!r})"
+        # Airflow puts what a connection holds beside its password, such as sslpassword, into the query.
+        return f"SqlJournal({self._engine.url.set(query={}).render_as_string(hide_password=True)!r})"
 
     def append(self, stream: str, expected_sequence: int | None, record: Record) -> Entry:
         """Write *record* in one transaction, see `Journal.append`. A writer who lost is told so a moment later."""
@@ -327,7 +328,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 def _entry(row: sa.Row[Any]) -> Entry:
     try:
         record = Record.stored(row.kind, datetime.fromisoformat(row.at), row.actor, row.payload)
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         # Edited by hand into something that is no record: shown as it is, for `verify` to name.
         record = Record("unreadable", datetime.fromtimestamp(0, UTC), "unknown", {"row": repr(tuple(row))})
     # SQLite keeps any type in any column.
