@@ -70,12 +70,21 @@ def lease_owner(context: Context) -> str:
 
 
 def record_once(
-    model: str, kind: str, payload: Mapping[str, Any], context: Context, *, once: Sequence[str] = ()
+    model: str,
+    kind: str,
+    payload: Mapping[str, Any],
+    context: Context,
+    *,
+    once: Sequence[str] = (),
+    of: str | None = None,
 ) -> None:
     """
     Append a record to the stream of *model*, unless one of this kind already has the same values for the keys *once*.
 
     A task that was killed after it had written, and runs again, so writes nothing twice.
+
+    :param of: key of what is spoken of: only the newest record with the same value for it counts, so that what was said
+        before, and then otherwise, is written again.
     """
     from airflow_provider_mlops.journal import Record, append_next, model_stream
 
@@ -85,6 +94,10 @@ def record_once(
         wanted = [payload[key] for key in once]
         for entry in reversed(journal.read(stream)):
             written = entry.record
-            if written.kind == kind and [written.payload.get(key) for key in once] == wanted:
+            if written.kind != kind:
+                continue
+            if [written.payload.get(key) for key in once] == wanted:
                 return
+            if of is not None and written.payload.get(of) == payload[of]:
+                break
     append_next(journal, stream, Record(kind=kind, at=datetime.now(UTC), actor=actor(context), payload=payload))

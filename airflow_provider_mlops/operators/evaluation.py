@@ -201,7 +201,9 @@ class EvaluateModelOperator(MlopsOperator):
                 run_id=self.run_id,
             )
             record_once(self.model, kinds.OVERRIDE_USED, used, context, once=("what", "run_id"))
-        record_once(self.model, kinds.GATE_DECIDED, payload, context, once=("run_id", "digest", "champion"))
+        record_once(
+            self.model, kinds.GATE_DECIDED, payload, context, once=("run_id", "digest", "champion"), of="run_id"
+        )
         result = {
             "verdict": decision.verdict.value,
             "reason": decision.reason.value,

@@ -20,9 +20,10 @@ from leftovers import users_of
 from services_mlflow import basic, free_port, locked_door
 
 from airflow_provider_mlops.adapters.jobs.subprocess import ProcessBackend
+from airflow_provider_mlops.adapters.journal.sql import SqlJournal
 from airflow_provider_mlops.errors import ConfigError, DataError, JobFailedError, ServiceError
 from airflow_provider_mlops.hooks.jobs import run_job
-from airflow_provider_mlops.hooks.journal import JournalHook
+from airflow_provider_mlops.hooks.journal import JournalHook, record_once
 from airflow_provider_mlops.hooks.mlflow import MlflowHook
 from airflow_provider_mlops.jobs import JobSpec
 from airflow_provider_mlops.jobs.identity import identity_tags
@@ -494,6 +495,19 @@ def test_a_pickle_that_prints_its_environment_tells_no_secret(tmp_path):
     assert "'MLFLOW_TRACKING_PASSWORD': '***'" in "".join(lines)
     assert "ValueError: ***" in tail
     assert SECRET not in "".join(lines) + tail
+
+
+def test_the_last_word_on_a_run_is_written_also_when_it_was_said_before(tmp_path, monkeypatch):
+    journal = SqlJournal(f"sqlite:///{tmp_path}/journal.db")
+    monkeypatch.setattr(JournalHook, "journal", journal)
+    for digest in ("refused", "refused", "passed", "refused", "refused"):
+        payload = {"run_id": "r", "digest": digest}
+        record_once("again", "gate.decided", payload, context("again"), once=("run_id", "digest"), of="run_id")
+    assert [entry.record.payload["digest"] for entry in journal.read(model_stream("again"))] == [
+        "refused",
+        "passed",
+        "refused",
+    ]
 
 
 def test_a_job_that_deletes_its_own_folder_is_lost_and_not_waited_for(tmp_path):
