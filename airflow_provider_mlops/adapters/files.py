@@ -36,6 +36,7 @@ _SEPARATORS = (";", "\t", "|")  # of files that call themselves CSV
 _FORMATS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".arrow": "ipc", ".feather": "ipc", ".ipc": "ipc"}
 _COMPRESSED = {".gz", ".bz2", ".zst"}
 _BUFFER = 65_536  # bytes of a column of a local Parquet file that are read at once
+_DICTIONARY = 4 * 2**20  # bytes that the dictionary of a row group's text may take; most writers stop at 1 MiB
 _BATCH = 64 * 2**20  # bytes that a batch of a Parquet file takes, about
 
 
@@ -96,7 +97,8 @@ def scan(
         without a time lies in no window.
     :param batch_rows: most rows of a batch. Of Parquet files with wide rows it has fewer, to take about 64 MiB.
     :param types: types of CSV columns, in place of looking at all their values; other files bring their own.
-    :param dictionaries: leave text that Parquet holds as dictionaries in that form, which is faster to count.
+    :param dictionaries: leave text that Parquet holds as dictionaries in that form, which is faster to count; text of
+        very many values is spelled out.
     :param most_rows: of Parquet that has more rows, read about so many: whole row groups, one at random out of each
         of equal shares of them in order of time and files. Seeded: the same files give the same rows.
     :raises ConfigError: a window without a timestamp column.
@@ -322,7 +324,7 @@ def _scan_arrow(
         chosen = _row_groups(source, found, timestamp, bounds, most_rows)
     text: list[str] = []
     if dictionaries and source.format == "parquet":
-        text = [field.name for field in found if field.type in _text_types()]
+        text = _coded(source, [field.name for field in found if field.type in _text_types()])
         for name in text:
             position = found.get_field_index(name)
             found = found.set(position, pa.field(name, pa.dictionary(pa.int32(), pa.string())))
@@ -388,6 +390,27 @@ def _roots(path: str) -> set[str]:
     """Return the columns that a path into a schema may lead into; the name of a column may hold dots."""
     parts = path.split(".")
     return {".".join(parts[:length]) for length in range(1, len(parts) + 1)}
+
+
+def _coded(source: _Source, text: Sequence[str]) -> list[str]:
+    """
+    Return the columns of *text* that the first file holds as dictionaries, judged by the size of its first row group.
+
+    A writer falls back to spelling values out when a dictionary grows large. Read as a dictionary nevertheless, such a
+    column would come with all values so far in every batch.
+    """
+    from pyarrow import parquet
+
+    with _reading(source.files[0]), source.filesystem.open_input_file(source.files[0]) as opened:
+        metadata = parquet.read_metadata(opened)
+    if not metadata.num_row_groups:
+        return list(text)
+    group = metadata.row_group(0)
+    chunks = (group.column(number) for number in range(group.num_columns))
+    spelled = {
+        chunk.path_in_schema for chunk in chunks if chunk.total_uncompressed_size > _DICTIONARY + 4 * chunk.num_values
+    }
+    return [name for name in text if name not in spelled]
 
 
 def _text_types() -> tuple[pa.DataType, ...]:

@@ -246,8 +246,9 @@ class CategoryCounter:
         self._compact(2 * CATEGORY_CAP)
         counts: dict[str, int] = {}
         for values, numbers in self._pending:
-            seen = zip(values.to_pylist(), numbers.tolist(), strict=True)
-            counts.update((value, number) for value, number in seen if number)
+            for value, number in zip(values.to_pylist(), numbers.tolist(), strict=True):
+                if number:
+                    counts[value] = counts.get(value, 0) + number
         counts, dropped = cap_counts(counts)
         width = len(self._layout.cells) + 1
         zeros = np.zeros(width, dtype=np.int64)

@@ -120,6 +120,15 @@ def test_dictionaries_stay_dictionaries_when_asked(tmp_path):
     assert read(path, dictionaries=True)["c"].to_pylist() == TABLE["c"].to_pylist()
 
 
+def test_text_of_very_many_values_is_spelled_out(tmp_path):
+    names = pa.array([f"order number {number:030}" for number in range(200_000)])
+    path = write(pa.table({"id": names, "c": pa.array(["a", "b"] * 100_000)}), tmp_path / "t.parquet")
+    found = read(path, dictionaries=True)
+    assert pa.types.is_string(found.schema.field("id").type)
+    assert pa.types.is_dictionary(found.schema.field("c").type)
+    assert found["id"].to_pylist() == names.to_pylist()
+
+
 def test_dictionaries_of_files_that_lack_the_column_are_null(tmp_path):
     write(pa.table({"n": [1], "c": ["a"]}), tmp_path / "1.parquet")
     write(pa.table({"n": [2]}), tmp_path / "2.parquet")
