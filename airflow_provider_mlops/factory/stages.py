@@ -244,7 +244,7 @@ def release_stage(
                 version=_result(register, "version"),
                 predictions_uri=_result(evaluate, "predictions_uri"),
                 data_uri=_result(snapshot, "evaluation_uri"),
-                model_environment=spec.deploy.local.model_environment if spec.deploy else "current",
+                model_environment=_probed_environment(pipeline),
             ),
         )
         if spec.mode == "observe":
@@ -429,6 +429,13 @@ _EVIDENCE = """\
 def _checks_per_30_days(schedule: str | None) -> float:
     """Return how often *schedule* comes round in 30 days; checks by hand count as daily ones."""
     return 30.0 if schedule is None else times_per_30_days(schedule)
+
+
+def _probed_environment(pipeline: Pipeline) -> str:
+    """Return where the smoke test loads a model: where it will serve, or else by what it was trained with."""
+    if pipeline.spec.deploy is not None:
+        return pipeline.spec.deploy.local.model_environment
+    return "model" if pipeline.spec.train.runs_on.process.python else "current"
 
 
 def _contract(pipeline: Pipeline) -> dict[str, Any]:

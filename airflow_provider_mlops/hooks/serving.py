@@ -88,7 +88,7 @@ def smoke_test(test: SmokeTest, context: Context, log: Log) -> dict[str, Any]:
     """
     from airflow_provider_mlops.adapters.rollout.local import PROFILE_FILE
     from airflow_provider_mlops.jobs import JobSpec, job_name
-    from airflow_provider_mlops.serving.environment import interpreter
+    from airflow_provider_mlops.serving.environment import interpreter, package_path
     from airflow_provider_mlops.serving.smoke import probe, wait_ready
 
     folder = local_model(test.model, test.version, test.mlflow_conn_id)
@@ -102,7 +102,7 @@ def smoke_test(test: SmokeTest, context: Context, log: Log) -> dict[str, Any]:
         *(str(python), "-m", "airflow_provider_mlops.serving", "--model-uri", str(folder)),
         *("--name", test.model, "--version", test.version, "--port", str(port), *profile),
     ]
-    backend.submit(JobSpec(name=name, command=tuple(command), environment=_package_path()))
+    backend.submit(JobSpec(name=name, command=tuple(command), environment=package_path(python)))
     url = f"http://127.0.0.1:{port}"
     try:
         ready = wait_ready(url, within=test.ready_within, alive=lambda: not backend.status(name).phase.is_final)
@@ -169,15 +169,6 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _package_path() -> dict[str, str]:
-    """Return where a model's own interpreter finds this package's serving room."""
-    from pathlib import Path
-
-    import airflow_provider_mlops
-
-    return {"PYTHONPATH": str(Path(airflow_provider_mlops.__file__).parents[1])}
 
 
 def _tail(logs: Any, name: str) -> str:

@@ -255,7 +255,9 @@ class ProcessSpec(Section):
     """A child process of the task, on the worker."""
 
     python: Text | None = Field(
-        None, description="Python interpreter of the job (`/opt/venvs/fraud/bin/python`); the worker's without it."
+        None,
+        description="Python interpreter of the job (`/opt/venvs/fraud/bin/python`); the worker's without it. Without "
+        "`deploy`, its models are smoke-tested in an environment made by uv from their own requirements.",
     )
 
 

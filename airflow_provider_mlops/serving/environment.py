@@ -15,7 +15,7 @@ from pathlib import Path
 import airflow_provider_mlops
 from airflow_provider_mlops.errors import ConfigError, ServiceError
 
-__all__ = ["interpreter", "mismatches"]
+__all__ = ["interpreter", "mismatches", "package_path"]
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +45,17 @@ def interpreter(policy: str, model_folder: Path, cache: Path) -> Path:
     if not requirements.is_file():
         raise ConfigError(f"The model in {str(model_folder)!r} has no requirements.txt. Serve it with 'current'.")
     return _environment(requirements, _python_version(model_folder), cache)
+
+
+def package_path(python: str | Path) -> dict[str, str]:
+    """
+    Return the variable by which *python*, an `interpreter`, finds this package, which may be a checkout.
+
+    Another Python than this one has a copy of its own, and must not see the libraries beside this one.
+    """
+    if str(python) != sys.executable:
+        return {}
+    return {"PYTHONPATH": str(Path(airflow_provider_mlops.__file__).parents[1])}
 
 
 def mismatches(model_folder: Path) -> list[str]:

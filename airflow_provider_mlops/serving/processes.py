@@ -8,16 +8,15 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import airflow_provider_mlops
+from airflow_provider_mlops.serving.environment import package_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     import httpx
 
@@ -172,8 +171,7 @@ class ModelServer:
         ]  # fmt: skip
         environment = dict(os.environ)
         environment.pop("PYTHONPATH", None)
-        if served.python == sys.executable:  # this package may be a checkout; another Python has a copy of its own
-            environment["PYTHONPATH"] = str(Path(airflow_provider_mlops.__file__).parent.parent)
+        environment |= package_path(served.python)
         log = self._folder / f"{served.version}.log"
         if log.exists() and log.stat().st_size > _LOG_BYTES:
             log.replace(log.with_suffix(".log.1"))

@@ -250,6 +250,20 @@ def test_every_task_that_speaks_to_mlflow_uses_the_connection_of_the_file(write,
     )
 
 
+@pytest.mark.parametrize(
+    ("deploy", "runs_on", "expected"),
+    [
+        (None, "process", "current"),
+        (None, {"process": {"python": "/opt/venvs/churn/bin/python"}}, "model"),
+        ({"local": {}}, {"process": {"python": "/opt/venvs/churn/bin/python"}}, "current"),
+        ({"local": {"model_environment": "model"}}, "process", "model"),
+    ],
+)
+def test_a_version_is_smoke_tested_where_it_will_serve_or_by_what_it_was_trained_with(write, deploy, runs_on, expected):
+    dag = build(write(deploy=deploy, train={"script": "train.py", "runs_on": runs_on}))["train"]
+    assert dag.get_task("release.smoke_test").model_environment == expected
+
+
 def test_what_becomes_of_an_alias_that_was_moved_by_hand_is_said_in_the_file(write):
     for changes, expected in (({}, "fail"), ({"promote": {"on_foreign_change": "adopt"}}, "adopt")):
         assert build(write(**changes))["train"].get_task("release.promote").on_foreign_change == expected

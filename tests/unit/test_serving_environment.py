@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from airflow_provider_mlops.errors import ConfigError, ServiceError
-from airflow_provider_mlops.serving.environment import interpreter, mismatches
+from airflow_provider_mlops.serving.environment import interpreter, mismatches, package_path
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 NUMPY = importlib.metadata.version("numpy")
@@ -75,6 +75,12 @@ def test_an_environment_is_made_once_per_requirements(tmp_path, uv):
     assert "mlflow>=3.4" in calls[1]
     package = first.parent.parent / "lib" / "python3" / "site-packages" / "airflow_provider_mlops"
     assert {"errors.py", "serving", "drift", "rollout", "data"} <= {path.name for path in package.iterdir()}
+
+
+def test_an_environment_of_its_own_does_not_see_the_libraries_beside_this_package(tmp_path, uv):
+    made = interpreter("model", model(tmp_path / "a"), tmp_path / "cache")
+    assert package_path(made) == {}
+    assert list(package_path(interpreter("current", tmp_path / "a", tmp_path / "cache"))) == ["PYTHONPATH"]
 
 
 def test_mlflow_is_not_asked_for_twice(tmp_path, uv):
