@@ -98,7 +98,7 @@ class Pipeline:
     @property
     def runs_on(self) -> dict[str, Any]:
         """Where the jobs run."""
-        return self.spec.train.runs_on.model_dump(exclude_none=True)
+        return self.spec.train.runs_on.model_dump(mode="json", exclude_defaults=True)
 
     @property
     def rules(self) -> list[dict[str, Any]]:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 from airflow_provider_mlops.errors import DataError, JobFailedError, NotFoundError
-from airflow_provider_mlops.hooks.jobs import fresh_number, identity, job_backend, python_of, run_job
+from airflow_provider_mlops.hooks.jobs import (
+    fresh_number,
+    identity,
+    job_backend,
+    python_of,
+    run_job,
+    variables_of,
+    with_variables,
+)
 from airflow_provider_mlops.hooks.mlflow import MlflowHook
 from airflow_provider_mlops.hooks.settings import storage
 
@@ -130,7 +138,7 @@ def score(evaluation: Evaluation, context: Context, log: Log) -> Path:
         secret_environment=secret,
         run_timeout=evaluation.run_timeout,
     )
-    status, tail = run_job(backend, spec, log)
+    status, tail = run_job(backend, with_variables(spec, variables_of(evaluation.runs_on)), log)
     if status.phase.value != "succeeded":
         raise JobFailedError(
             f"The candidate could not be scored; the job ended as {status.phase.value}: {status.reason}", tail=tail

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_mlops.errors import ConfigError, did_you_mean
 from airflow_provider_mlops.hooks.settings import require_local_executor, storage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from airflow.sdk import Context
 
     from airflow_provider_mlops.hooks.log import Log
     from airflow_provider_mlops.jobs import JobBackend, JobSpec, JobStatus
 
-__all__ = ["fresh_number", "identity", "job_backend", "python_of", "run_job"]
+__all__ = ["fresh_number", "identity", "job_backend", "python_of", "run_job", "variables_of", "with_variables"]
 
 _POLL = 0.2  # seconds
 _KINDS = ("process",)
+_SECRET = 8  # characters from which on the value of a variable may be a secret; "1" in a log is none
 _TAIL = 20  # lines of the log that an error repeats
 
 
@@ -41,6 +44,34 @@ def _kind_and_options(runs_on: str | Mapping[str, Any]) -> tuple[str, Mapping[st
 def python_of(runs_on: str | Mapping[str, Any]) -> str:
     """Return the Python interpreter that the job uses; by default the one of this worker."""
     return str(_kind_and_options(runs_on)[1].get("python") or sys.executable)
+
+
+def variables_of(runs_on: str | Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the worker's variables that the job gets. :raises ConfigError: one that no job may get."""
+    from airflow_provider_mlops.pipeline.checks import variable_problem
+
+    names = tuple(_kind_and_options(runs_on)[1].get("environment") or ())
+    for name in names:
+        if problem := variable_problem(name):
+            raise ConfigError(f"runs_on.process.environment: {problem}")
+    return names
+
+
+def with_variables(spec: JobSpec, names: Sequence[str]) -> JobSpec:
+    """
+    Return *spec* with the variables *names* of this worker, those aside that it lacks or that *spec* sets itself.
+
+    Their values are hidden in the job's log as secrets are, unless they are too short to be any.
+    """
+    known = {*spec.environment, *spec.secret_environment}
+    passed = {name: os.environ[name] for name in names if name in os.environ and name not in known}
+    secret = {name: value for name, value in passed.items() if len(value) >= _SECRET}
+    plain = {name: value for name, value in passed.items() if name not in secret}
+    return replace(
+        spec,
+        environment={**plain, **spec.environment},
+        secret_environment={**secret, **spec.secret_environment},
+    )
 
 
 def job_backend(runs_on: str | Mapping[str, Any]) -> JobBackend:

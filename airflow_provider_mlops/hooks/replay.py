@@ -123,6 +123,7 @@ def replay(
             hyperparameters=record.hyperparameters_of(),
             seed=int(record.seed),
             run_timeout=run_timeout,
+            variables=(record.variables or "").split(),
         )
         outcome, tail = run_job(ProcessBackend(storage() / "jobs"), spec, log)
         models = tracking.models(again.run_id)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from airflow_provider_mlops.errors import ConfigError, JobFailedError
-from airflow_provider_mlops.hooks.jobs import identity, job_backend, python_of, run_job
+from airflow_provider_mlops.hooks.jobs import identity, job_backend, python_of, run_job, variables_of, with_variables
 from airflow_provider_mlops.hooks.journal import record_once
 from airflow_provider_mlops.hooks.mlflow import MlflowHook
 from airflow_provider_mlops.hooks.settings import storage
@@ -117,6 +117,7 @@ def train(training: Training, context: Context, log: Log) -> tuple[Run, LoggedMo
         hyperparameters=training.hyperparameters,
         seed=training.seed,
         run_timeout=training.run_timeout,
+        variables=variables_of(training.runs_on),
     )
     try:
         model = _finish(training, backend, spec, run, log)
@@ -151,6 +152,7 @@ def training_job(
     hyperparameters: Mapping[str, Any],
     seed: int,
     run_timeout: timedelta,
+    variables: Sequence[str],
 ) -> JobSpec:
     """Return the job that runs a frozen script for *run*: the same for a training and for its replay."""
     from airflow_provider_mlops.jobs import JobSpec, training_environment
@@ -165,7 +167,7 @@ def training_job(
         hyperparameters=hyperparameters,
         seed=seed,
     )
-    return JobSpec(
+    spec = JobSpec(
         name=name,
         command=(python, "-u", str(code.folder / code.name)),
         # The order of a set, and with it the bytes of a model, would else be another each time.
@@ -173,6 +175,7 @@ def training_job(
         secret_environment=secret,
         run_timeout=run_timeout,
     )
+    return with_variables(spec, variables)
 
 
 def _run_to_work_on(training: Training, context: Context, experiment_id: str) -> tuple[Run, int]:
@@ -212,6 +215,7 @@ def _record(training: Training, code: FrozenScript, interpreter: Interpreter, ru
         label=training.columns.label,
         timestamp=training.columns.timestamp,
         commit=code.commit,
+        variables=" ".join(variables_of(training.runs_on)) or None,
     )
     tracking = MlflowHook(training.mlflow_conn_id).tracking
     tracking.log_text(run.run_id, interpreter.packages, ENVIRONMENT_PATH)

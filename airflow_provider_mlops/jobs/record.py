@@ -30,7 +30,12 @@ _TAGS = {
     "python_version": "mlops.python_version",
     "environment_digest": "mlops.environment_digest",
 }
-_OPTIONAL = {"label": "mlops.label", "timestamp": "mlops.timestamp", "commit": "mlflow.source.git.commit"}
+_OPTIONAL = {
+    "label": "mlops.label",
+    "timestamp": "mlops.timestamp",
+    "commit": "mlflow.source.git.commit",
+    "variables": "mlops.variables",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,7 @@ class TrainingRecord:
     :param label: column to predict.
     :param timestamp: column with the event time.
     :param commit: git commit of the script; with ``+`` when the script differed from it.
+    :param variables: names of the worker's variables that the job was given, with spaces between.
     """
 
     data_uri: str
@@ -64,6 +70,7 @@ class TrainingRecord:
     label: str | None = None
     timestamp: str | None = None
     commit: str | None = None
+    variables: str | None = None
 
     def tags(self) -> dict[str, str]:
         """Return the tags that hold this record."""

@@ -56,7 +56,15 @@ class PrepareDataOperator(MlopsOperator):
         from airflow_provider_mlops.adapters.code import freeze_script
         from airflow_provider_mlops.data.values import parse_duration
         from airflow_provider_mlops.errors import JobFailedError
-        from airflow_provider_mlops.hooks.jobs import fresh_number, identity, job_backend, python_of, run_job
+        from airflow_provider_mlops.hooks.jobs import (
+            fresh_number,
+            identity,
+            job_backend,
+            python_of,
+            run_job,
+            variables_of,
+            with_variables,
+        )
         from airflow_provider_mlops.hooks.settings import storage
         from airflow_provider_mlops.hooks.training import hyperparameters_of
         from airflow_provider_mlops.jobs import JobSpec, job_name
@@ -77,7 +85,7 @@ class PrepareDataOperator(MlopsOperator):
             },
             run_timeout=parse_duration(self.run_timeout),
         )
-        status, tail = run_job(backend, spec, self.log)
+        status, tail = run_job(backend, with_variables(spec, variables_of(self.runs_on)), self.log)
         if status.phase.value != "succeeded":
             raise JobFailedError(f"{code.name} ended as {status.phase.value}: {status.reason}", tail=tail)
         if not any(output.iterdir()):

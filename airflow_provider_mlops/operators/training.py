@@ -35,7 +35,8 @@ class TrainOperator(MlopsOperator):
     :param entity_column: column whose rows belong together. (templated)
     :param hyperparameters: a mapping, or a JSON object in a string. (templated)
     :param seed: a whole number >= 0. (templated)
-    :param runs_on: ``"process"`` or ``{"process": {"python": PATH}}``. (templated)
+    :param runs_on: ``"process"``, or ``{"process": {"python": PATH, "environment": [NAME]}}``: an interpreter, and the
+        names of variables of the worker that the job gets too. (templated)
     :param run_timeout: the job is stopped after this time, ``30m`` or ``12h``. (templated)
     :param profile_block: length of the windows that will be checked for drift (``7d``): the profile then keeps counts
         per such span. (templated)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_mlops.pipeline.spec import DriftSpec, PipelineSpec, RuleSpec
 
-__all__ = ["FORM_KEYS", "check"]
+__all__ = ["FORM_KEYS", "check", "variable_problem"]
 
 FORM_KEYS = ("data.path", "data.train_on", "train.seed", "train.run_timeout", "prepare.run_timeout")
 """Keys that a run may change, beside the hyperparameters of ``train`` and ``prepare``."""
@@ -23,6 +23,7 @@ _HYPERPARAMETER = re.compile(r"(train|prepare)\.hyperparameters\.(.+)", re.DOTAL
 _GATES = ("evaluate", "validate", "approve", "promote", "mode", "retrain", "deploy")
 _JUDGES = ("data.hold_out", "data.label_delay", "data.label", "data.timestamp", "data.entity")
 _OWNED = ("task_id", "task_group", "dag")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def check(spec: PipelineSpec) -> list[Problem]:
@@ -37,6 +38,20 @@ def check(spec: PipelineSpec) -> list[Problem]:
         *_steps(spec),
         *(problem for i, key in enumerate(spec.trigger_form) for problem in _form(spec, key, ("trigger_form", i))),
     ]
+
+
+def variable_problem(name: str) -> str | None:
+    """Return why a job may not be given the worker's variable *name*, or ``None``."""
+    if _VARIABLE.fullmatch(name) is None:
+        return (
+            f"{name!r} is no name of a variable. List names only (AWS_PROFILE); their values are the worker's, and "
+            "stand in no file."
+        )
+    if name.upper().lstrip("_").startswith("AIRFLOW"):
+        return f"{name!r} is Airflow's own, its connections and keys are no job's business. Take it out."
+    if name.startswith("MLOPS_"):
+        return f"{name!r} is set for the job by this package. Take it out."
+    return None
 
 
 def _time(spec: PipelineSpec) -> Iterator[Problem]:

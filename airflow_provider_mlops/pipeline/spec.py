@@ -109,6 +109,12 @@ def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+def _variable(name: str) -> str:
+    if problem := checks.variable_problem(name):
+        raise PydanticCustomError("mlops_value", "{message}", {"message": problem})
+    return name
+
+
 _DURATION_PATTERN = "[1-9][0-9]{0,5}[smhd]"
 
 Duration = Annotated[
@@ -145,6 +151,9 @@ Schedule = Annotated[
 Text = Annotated[str, Field(min_length=1)]
 Column = Annotated[str, Field(min_length=1, json_schema_extra={"title": "the name of a column"})]
 Columns = Annotated[tuple[Column, ...], Field(strict=False), AfterValidator(_distinct)]
+Variable = Annotated[
+    str, AfterValidator(_variable), Field(json_schema_extra={"title": "the name of an environment variable"})
+]
 Script = Annotated[
     str,
     Field(pattern=r"^[^\x00\s]([^\x00\n]*)\.py$", json_schema_extra={"title": "the path of a Python file (train.py)"}),
@@ -259,6 +268,12 @@ class ProcessSpec(Section):
         description="Python interpreter of the job (`/opt/venvs/fraud/bin/python`); the worker's without it. Without "
         "`deploy`, its models are smoke-tested in an environment made by uv from their own requirements.",
     )
+    environment: Annotated[tuple[Variable, ...], Field(strict=False), AfterValidator(_distinct)] = Field(
+        (),
+        description="Names of variables of the worker that the job gets, with the values they have there "
+        "(`[AWS_PROFILE, HTTPS_PROXY]`); one that the worker lacks is left out. Without it a job gets none but `PATH`, "
+        "`HOME`, `LANG`, `TZ` and what this package tells it.",
+    )
 
 
 class RunsOn(Section):
@@ -283,7 +298,8 @@ class TrainSpec(Section):
     )
     seed: int = Field(0, ge=0, le=2**32 - 1, description="Seed that the script reads from `MLOPS_SEED`.")
     runs_on: Annotated[RunsOn, BeforeValidator(_runs_on)] = Field(
-        RunsOn(process=ProcessSpec()), description="Where the job runs: `process`, or `{process: {python: PATH}}`."
+        RunsOn(process=ProcessSpec()),
+        description="Where the jobs run, prepare and evaluate too: `process`, or `{process: {python: PATH}}`.",
     )
     run_timeout: Duration = Field(timedelta(hours=1), description="The job is stopped after this time.")
 

@@ -9,6 +9,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
@@ -263,6 +264,41 @@ def test_a_preparation_that_writes_nothing_or_fails_is_told(storage, tmp_path, r
         prepare("pass")
     with pytest.raises(JobFailedError, match=r"prepare\.py ended as failed: It ended with exit code 3\."):
         prepare("import sys; sys.exit(3)")
+
+
+TELLS = """
+import json, os, pathlib
+print("it is", os.environ["OPEN_TOKEN"])
+(pathlib.Path(os.environ["MLOPS_OUTPUT_URI"]) / "seen.json").write_text(json.dumps(dict(os.environ)))
+"""
+
+
+def test_a_job_gets_the_variables_that_are_named_and_no_others(storage, tmp_path, rows, monkeypatch, capsys):
+    worker = {"OPEN_TOKEN": SECRET, "SHORT": "1", "HIDDEN": "h", "AIRFLOW__CORE__FERNET_KEY": "f", "MLFLOW_X": "m"}
+    for name, value in worker.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "tells.py").write_text(TELLS)
+
+    def prepare(*names):
+        operator = PrepareDataOperator(
+            task_id="prepare",
+            script=str(tmp_path / "tells.py"),
+            data_uri=rows,
+            runs_on={"process": {"environment": [*names]}},
+        )
+        return operator.execute(context("bad_variables", "prepare"))["data_uri"]
+
+    seen = json.loads((Path(prepare("OPEN_TOKEN", "SHORT", "NOT_THERE")) / "seen.json").read_text())
+    assert (seen["OPEN_TOKEN"], seen["SHORT"]) == (SECRET, "1")
+    assert seen.keys() <= {
+        "OPEN_TOKEN", "SHORT", "MLOPS_DATA_URI", "MLOPS_OUTPUT_URI", "MLOPS_HYPERPARAMETERS",
+        "PATH", "HOME", "LANG", "TZ", "TMPDIR", "LC_CTYPE",
+    }  # fmt: skip
+    told = capsys.readouterr().out
+    assert "it is ***" in told
+    assert SECRET not in told
+    with pytest.raises(ConfigError, match=r"runs_on.process.environment: 'AIRFLOW__CORE__FERNET_KEY' is Airflow's own"):
+        prepare("AIRFLOW__CORE__FERNET_KEY")
 
 
 # Judging

@@ -28,7 +28,7 @@ RECORD = TrainingRecord(
 
 def test_a_record_comes_back_from_its_tags():
     assert TrainingRecord.of(RECORD.tags(), "run r") == RECORD
-    full = replace(RECORD, timestamp="at", commit="abc+")
+    full = replace(RECORD, timestamp="at", commit="abc+", variables="AWS_PROFILE HTTPS_PROXY")
     assert TrainingRecord.of({**full.tags(), "other": "1"}, "run r") == full
 
 

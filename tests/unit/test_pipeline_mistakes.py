@@ -133,6 +133,31 @@ MISTAKES = {
         {"train": "{script: train.py, runs_on: docker}"},
         "3: train.runs_on: expected process or a map (key: value lines), got 'docker'.",
     ),
+    "variable of Airflow": (
+        {"train": "{script: t.py, runs_on: {process: {environment: [AWS_PROFILE, AIRFLOW__CORE__FERNET_KEY]}}}"},
+        (
+            "3: train.runs_on.process.environment[1]: 'AIRFLOW__CORE__FERNET_KEY' is Airflow's own, its connections and "
+            "keys are no job's business. Take it out."
+        ),
+    ),
+    "connection of Airflow": (
+        {"train": "{script: t.py, runs_on: {process: {environment: [AIRFLOW_CONN_DB]}}}"},
+        (
+            "3: train.runs_on.process.environment[0]: 'AIRFLOW_CONN_DB' is Airflow's own, its connections and "
+            "keys are no job's business. Take it out."
+        ),
+    ),
+    "value of a variable": (
+        {"train": "{script: t.py, runs_on: {process: {environment: [AWS_PROFILE=dev]}}}"},
+        (
+            "3: train.runs_on.process.environment[0]: 'AWS_PROFILE=dev' is no name of a variable. List names only "
+            "(AWS_PROFILE); their values are the worker's, and stand in no file."
+        ),
+    ),
+    "variable of the contract": (
+        {"train": "{script: t.py, runs_on: {process: {environment: [MLOPS_SEED]}}}"},
+        ("3: train.runs_on.process.environment[0]: 'MLOPS_SEED' is set for the job by this package. Take it out."),
+    ),
     "null in a list": ({"tags": "[a, null]"}, '5: tags[1]: expected a text, got null. Put it in quotes: "null".'),
     "listed twice": ({"tags": "[a, b, a]"}, "5: tags: 'a' is listed twice."),
     "long text": ({"mode": "x" * 80}, f"5: mode: expected one of observe, suggest, enforce, got '{'x' * 60}...'."),
