@@ -1,7 +1,7 @@
 """
 How often does a drift check cry without drift, and how often does it see one? Ours against the rules in use.
 
-    python benchmarks/drift_trust.py [--sets 200] [--full] [--only independent dependent power real]
+    python benchmarks/drift_trust.py [--sets 200] [--full] [--only independent dependent power embeddings real]
 
 Worlds without drift of fifty columns, pairs of very unequal sizes, days that depend on each other, shifts of known
 size, and three real data sets. Where rows are independent, counts beyond 20,000 rows are drawn from the bins' exact
@@ -40,8 +40,8 @@ from airflow_provider_mlops.adapters.engines.embedded import EmbeddedEngine
 from airflow_provider_mlops.data import DataRef, Window
 from airflow_provider_mlops.drift.check import DriftPolicy, Variation, check
 from airflow_provider_mlops.drift.counts import CategoryCounts, NumberCounts, no_counts
-from airflow_provider_mlops.drift.layout import SAMPLE_ROWS, choose_edges
-from airflow_provider_mlops.drift.profile import ColumnProfile, DataProfile, Family
+from airflow_provider_mlops.drift.layout import SAMPLE_ROWS, choose_edges, choose_layout
+from airflow_provider_mlops.drift.profile import ColumnProfile, DataProfile, Family, ProfileBuilder
 
 SEED = 20_260_101
 ALPHA = 0.01
@@ -440,6 +440,69 @@ def power(sets, chosen):
         yield ask(pairs, sets, part="power", cell=name, goal=wanted)
 
 
+# Embeddings
+
+
+TOPICS = np.random.default_rng(SEED).normal(size=(8, 32))
+
+
+def embeddings(rng, rows, weights=None):
+    """Return vectors of texts of eight topics, shape ``(rows, 32)``."""
+    return TOPICS[rng.choice(8, rows, p=weights)] + rng.normal(size=(rows, 32))
+
+
+def embedded(parts, layout=None):
+    """Return the profile of one column of vectors whose weekly blocks are *parts*."""
+    values = np.concatenate(parts).astype(np.float32)
+    at = [
+        ORIGIN + timedelta(days=7 * week + 6.9 * row / len(part))
+        for week, part in enumerate(parts)
+        for row in range(len(part))
+    ]
+    batch = pa.record_batch({"e": pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), 32), "at": pa.array(at)})
+    timed = {"timestamp": "at", "block": timedelta(days=7), "origin": ORIGIN}
+    builder = ProfileBuilder(layout or choose_layout(batch, **timed))
+    builder.add(batch)
+    return builder.profile()
+
+
+def vectors(sets, chosen):
+    """Yield rows of worlds of one column of vectors; the rules in use have none for them."""
+    near = [0.3, *[0.1] * 7]
+    worlds = {
+        "embeddings, 5000:500": (1, 5000, 500, None, None),
+        "embeddings, 5000:5000": (1, 5000, 5000, None, None),
+        "embeddings, days of other topics, 12 weeks": (12, 600, 600, 8, None),
+        "embeddings, one topic of eight grows to .3, 5000:5000": (1, 5000, 5000, None, near),
+    }
+    for number, (cell, (weeks, n, m, days, now)) in enumerate(worlds.items()):
+        if chosen not in cell:
+            continue
+        rng, began, verdicts, plain = np.random.default_rng([SEED, number]), cpu_seconds(), Counter(), 0
+
+        def week(rows, rng=rng, days=days):
+            if days is None:
+                return embeddings(rng, rows)
+            return np.concatenate([embeddings(rng, rows // 7, rng.dirichlet([days] * 8)) for _ in range(7)])
+
+        several = sets if now is None else max(sets // 4, 50)
+        for _ in range(several):
+            before = embedded([week(n) for _ in range(weeks)])
+            report = check(before, embedded([embeddings(rng, m, now) if now else week(m)], before), POLICY)
+            verdicts[report.verdict.value] += 1
+            plain += report.plain_alarm
+        yield {
+            "part": "embeddings" if now is None else "embeddings power",
+            "cell": cell,
+            "sets": several,
+            "tests": report.tests,
+            "alarms": {"ours": round(verdicts["drift"] / several, 4), "p < .05 per column": round(plain / several, 4)},
+            "ours_95": [round(float(end), 4) for end in interval(verdicts["drift"], several)],
+            "verdicts": dict(verdicts),
+            "cpu_seconds": round(cpu_seconds() - began, 1),
+        }
+
+
 # Real data
 
 
@@ -528,7 +591,7 @@ def real(_sets, chosen):
         yield from (row for row in make() if chosen in row["cell"])
 
 
-PARTS = {"independent": independent, "dependent": dependent, "power": power, "real": real}
+PARTS = {"independent": independent, "dependent": dependent, "power": power, "embeddings": vectors, "real": real}
 
 
 def judge(rows):
@@ -536,7 +599,7 @@ def judge(rows):
     goals = []
     for row in rows:
         full = row.get("sets", 0) >= ENOUGH
-        if row["part"] in ("independent", "dependent"):
+        if row["part"] in ("independent", "dependent", "embeddings"):
             share, (low, high) = row["alarms"]["ours"], row["ours_95"]
             if row["part"] == "independent":
                 wanted, holds = f"<= {ALPHA}", (share <= ALPHA and high <= 0.013) if full else low <= ALPHA
@@ -545,6 +608,9 @@ def judge(rows):
             goals.append(
                 goal(f"false alarms, {row['cell']}", wanted, f"{share:.4f} (95 % {low:.4f} .. {high:.4f})", holds)
             )
+        elif row["part"] == "embeddings power":
+            share, high = row["alarms"]["ours"], row["ours_95"][1]
+            goals.append(goal(f"power, {row['cell']}", ">= 0.99", share, (share if full else high) >= 0.99))
         elif row["part"] == "power":
             share, high = row["alarms"]["ours"], row["ours_95"][1]
             if row["goal"] is None:
