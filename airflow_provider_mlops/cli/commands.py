@@ -73,7 +73,14 @@ COMMANDS: tuple[Command, ...] = (
         "lint",
         "check pipeline files, without a database or a network",
         f"{_HERE}.lint:run",
-        (argument("paths", nargs="+", metavar="PATH", help="pipeline file, or a folder to search"), _ROOT),
+        (
+            argument("paths", nargs="+", metavar="PATH", help="pipeline file, or a folder to search"),
+            argument(
+                "--target",
+                help="entry of targets that is chosen where the files will run; warns of files without targets",
+            ),
+            _ROOT,
+        ),
     ),
     Command(
         "render",

@@ -44,7 +44,7 @@ def run(arguments: Namespace) -> int:
     findings: list[Finding] = []
     names: dict[str, Path] = {}
     for file in files:
-        found, name = check_file(file, root=arguments.root)
+        found, name = check_file(file, target=arguments.target, root=arguments.root)
         if name in names:
             found.append(
                 Finding(f"{file}:1: name: {name!r} is the name of {names[name]} already; DAG ids must differ.")
@@ -93,8 +93,12 @@ def _is_pipeline(file: Path) -> bool:
     return bool(_PIPELINE.search(file.read_bytes()))
 
 
-def check_file(file: Path, *, root: str | None = None) -> tuple[list[Finding], str | None]:
-    """Return what is to be said about *file* and each of its targets, and the name of its pipeline if it has one."""
+def check_file(file: Path, *, target: str | None = None, root: str | None = None) -> tuple[list[Finding], str | None]:
+    """
+    Return what is to be said about *file* and each of its targets, and the name of its pipeline if it has one.
+
+    :param target: the target that is chosen where the file will run.
+    """
     from airflow_provider_mlops.pipeline import load, target_names
 
     try:
@@ -102,11 +106,16 @@ def check_file(file: Path, *, root: str | None = None) -> tuple[list[Finding], s
     except MlopsError as error:
         return [Finding(line) for line in str(error).splitlines()], None
     found = dict.fromkeys([*_stub(file), *_schedule(loaded), *_scripts(loaded), *_data(loaded), *_rules(loaded)])
-    for target in target_names(file, root=root):
+    targets = target_names(file, root=root)
+    if target is not None and not targets:
+        found[Finding(f"{file}:1: targets: warning: has none, so {target!r} changes nothing here.", error=False)] = None
+    elif target is not None and target not in targets:
+        targets.append(target)
+    for each in targets:
         try:
-            variant = load(file, target=target, root=root)
+            variant = load(file, target=each, root=root)
         except MlopsError as error:
-            found |= dict.fromkeys(Finding(f"{line} (target {target})") for line in str(error).splitlines())
+            found |= dict.fromkeys(Finding(f"{line} (target {each})") for line in str(error).splitlines())
         else:
             found |= dict.fromkeys([*_schedule(variant), *_scripts(variant), *_rules(variant)])
     return list(found), loaded.spec.name

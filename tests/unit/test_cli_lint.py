@@ -177,6 +177,16 @@ def test_a_warning_does_not_change_the_exit_code(dags, capsys, breaks, message):
     assert lint(capsys) == (0, [message], "1 pipeline, 0 errors, 1 warning")
 
 
+def test_a_target_that_a_file_does_not_have_is_told(dags, capsys):
+    warning = "rain.yaml:1: targets: warning: has none, so 'prod' changes nothing here."
+    assert lint(capsys, "--target", "prod", "rain.yaml") == (0, [warning], "1 pipeline, 0 errors, 1 warning")
+    change("rain.yaml", "mlops: 1\n", "mlops: 1\ntargets: {prod: {mode: enforce}}\n")
+    assert lint(capsys, "--target", "prod", "rain.yaml") == (0, [], "1 pipeline, 0 errors, 0 warnings")
+    code, lines, summary = lint(capsys, "--target", "prd", "rain.yaml")
+    assert (code, summary) == (1, "1 pipeline, 1 error, 0 warnings")
+    assert "has no target 'prd'. Did you mean 'prod'?" in lines[0]
+
+
 def test_a_weekly_schedule_is_allowed_as_it_stands(dags, capsys):
     change("rain.yaml", "mlops: 1\n", 'mlops: 1\nschedule: "0 6 * * MON"\n')
     assert lint(capsys) == (0, [], "1 pipeline, 0 errors, 0 warnings")
