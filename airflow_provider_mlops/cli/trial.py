@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run", "words"]
 
+_BROKE_OFF = 2
 _LEFT_OUT = frozenset({"schedule", "deploy", "approve", "monitor", "retrain", "trigger_form", "tags", "mlflow_conn_id"})
 
 _STUB = '''\
@@ -37,7 +38,8 @@ DAGS = continuous_training_dags(FOLDER, **json.loads({words!r}))
 
 def run(arguments: Namespace) -> int:
     """
-    Run every step of the training DAG in this terminal. Returns 0 when a candidate passed the gate, 1 otherwise.
+    Run every step of the training DAG in this terminal. Returns 0 when a candidate passed the gate, 1 when it
+    did not or a step failed, 2 when the trial broke off.
 
     Airflow's and MLflow's databases are SQLite files in a folder of their own, which the next trial uses again: its
     candidate meets the champion of this one. Nothing is deployed, and nobody is asked for approval.
@@ -82,7 +84,7 @@ def run(arguments: Namespace) -> int:
     where = "" if arguments.verbose else f" Airflow's own log is {log}."
     if ended.returncode or not outcome.exists():
         print(f"\nThe trial broke off after {seconds:.0f} s.{where}")
-        return 1
+        return _BROKE_OFF
     return _report(json.loads(outcome.read_text()), folder, seconds, where)
 
 

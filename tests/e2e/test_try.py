@@ -92,6 +92,13 @@ def test_a_script_that_fails_is_told_with_its_own_words(attempt):
     assert left == []
 
 
+def test_a_trial_that_breaks_off_before_any_step_is_exit_code_2(attempt):
+    code, output, left = attempt("--set", 'steps={"after_train": {"operator": "no.such.Operator"}}')
+    assert code == 2
+    assert re.search(r"^The trial broke off after \d+ s\. Airflow's own log is .*small\.log\.$", output, re.MULTILINE)
+    assert left == []
+
+
 def test_ctrl_c_ends_the_script_too(attempt):
     code, output, left = attempt("--set", "train.hyperparameters.seconds=200", interrupt_at="fitting for 200 s")
     assert code == 130
