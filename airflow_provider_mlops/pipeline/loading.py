@@ -208,8 +208,8 @@ def _secrets(top: Node) -> Iterator[Problem]:
         kind = secret_in(node.value) if isinstance(node.value, str) else None
         if kind:
             yield Problem(
-                path, f"this URL holds {kind}. A pipeline file holds no secret: take it out and give it to the worker "
-                "(environment, instance role, or an Airflow connection)."
+                path, f"this URL holds {kind}. A pipeline file holds no secret: take it out and give it to the worker: "
+                "its environment variables, an instance role, or fsspec's settings in ~/.config/fsspec."
             )  # fmt: skip
 
 

@@ -448,22 +448,22 @@ MISTAKES = {
     "password in a URL": (
         {"data": "{path: 'https://me:hunter2@host/x.csv', label: y}"},
         (
-            "2: data.path: this URL holds a password. A pipeline file holds no secret: take it out and give it to the worker "
-            "(environment, instance role, or an Airflow connection)."
+            "2: data.path: this URL holds a password. A pipeline file holds no secret: take it out and give it to the worker: "
+            "its environment variables, an instance role, or fsspec's settings in ~/.config/fsspec."
         ),
     ),
     "key in a URL": (
         {"data": "{path: 's3://lake/x?AWS_ACCESS_KEY_ID=AKIA', label: y}"},
         (
             "2: data.path: this URL holds a secret (AWS_ACCESS_KEY_ID=...). A pipeline file holds no secret: take it out and "
-            "give it to the worker (environment, instance role, or an Airflow connection)."
+            "give it to the worker: its environment variables, an instance role, or fsspec's settings in ~/.config/fsspec."
         ),
     ),
     "password where another type is wanted": (
         {"train": "{script: train.py, seed: 'ftp://me:hunter2@host'}"},
         (
-            "3: train.seed: this URL holds a password. A pipeline file holds no secret: take it out and give it to the worker "
-            "(environment, instance role, or an Airflow connection)."
+            "3: train.seed: this URL holds a password. A pipeline file holds no secret: take it out and give it to the worker: "
+            "its environment variables, an instance role, or fsspec's settings in ~/.config/fsspec."
         ),
     ),
     "absolute script": (
