@@ -102,6 +102,7 @@ def engine(file):
 def test_the_statement_can_be_parsed_and_only_reads(name, query):
     dialect = dialect_of(name)
     layout = choose_layout(BATCH)
+    text = choose_layout(BATCH, text=["word"]).columns["word"]
     start = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
     for kind in ("instant", "naive", "date"):
         left, right = dialect.instant(start, kind, dialect.identifier("at"))
@@ -110,6 +111,7 @@ def test_the_statement_can_be_parsed_and_only_reads(name, query):
         if query:
             source = Source(f"WITH mlops_rows AS (SELECT * FROM {table})\n", f"FROM mlops_rows WHERE {left} >= {right}")
         arms = [Arm(column, layout.columns[column]) for column in layout.columns]
+        arms += [Arm("word", text, measure=measure) for measure in text.texts]
         time = dialect.microseconds[kind].format(dialect.identifier("at"))
         (statement,) = statements(source, arms, dialect, time=time, blocks=Blocks(0, 86_400_000_000))
         (tree,) = sqlglot.parse(statement, dialect=GRAMMAR.get(name, name))
