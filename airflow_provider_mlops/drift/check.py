@@ -35,6 +35,7 @@ MODERATE_FROM = 20  # numeric columns from which their variances are moderated t
 MOST_VARIATION = 0.5  # a column that cannot show a smaller change than this has told nothing
 MINOR_IMPORTANCE = 0.05  # columns that together hold less importance do not count
 PLAIN_ALPHA = 0.05
+NAMED = 5  # columns that are not compared and named in a sentence
 
 
 class Verdict(StrEnum):
@@ -185,6 +186,11 @@ class DriftReport:
         """Whether the verdict is `Verdict.DRIFT`."""
         return self.verdict is Verdict.DRIFT
 
+    @property
+    def not_compared(self) -> tuple[str, ...]:
+        """The columns whose values were not compared; only their missing values were counted."""
+        return tuple(name for name, column in self.columns.items() if column.reason in _NOT_COMPARED)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain, JSON-able values."""
         return {
@@ -194,6 +200,7 @@ class DriftReport:
             "rows": dict(self.rows),
             "columns": {name: column.to_dict() for name, column in self.columns.items()},
             "top_columns": list(self.top_columns),
+            "not_compared": list(self.not_compared),
             "plain_alarm": self.plain_alarm,
             "plain_columns": list(self.plain_columns),
             "variation": self.variation.value,
@@ -452,9 +459,31 @@ def _conclude(
         names = ", ".join(repr(column.name) for column in lacking[:3]) + (", ..." if len(lacking) > 3 else "")
         sentence = f"In {len(lacking)} of {len(counting)} columns drift could have been missed: {names}."
         return Verdict.INSUFFICIENT, first.reason, f"{sentence} {first.sentence}", ()
-    bound = max((column.effect_high or 0.0 for column in counting), default=0.0)
+    uncompared = [column for column in columns.values() if column.reason in _NOT_COMPARED]
+    if not counting:
+        return Verdict.INSUFFICIENT, "nothing_compared", _nothing_compared(uncompared), ()
+    bound = max(column.effect_high or 0.0 for column in counting)
     sentence = f"None of {len(counting)} columns drifted; no shift exceeds {bound:.3f} (95 %)."
+    if uncompared:
+        sentence += f" Not compared: {_named(uncompared)}."
     return Verdict.NO_DRIFT, "steady", sentence, ()
+
+
+def _named(columns: Sequence[ColumnReport]) -> str:
+    return ", ".join(repr(column.name) for column in columns[:NAMED]) + (", ..." if len(columns) > NAMED else "")
+
+
+def _nothing_compared(columns: Sequence[ColumnReport]) -> str:
+    """Return why none of *columns* was compared, and what to do, in a sentence per cause."""
+    if not columns:
+        return "No column that matters was left to compare. Give the check columns of numbers, categories or text."
+    causes = dict.fromkeys(column.reason for column in columns)
+    alike = {reason: [column for column in columns if column.reason == reason] for reason in causes}
+    said = (
+        found[0].sentence if len(found) == 1 else f"{_named(found)}: {_NOT_COMPARED[reason]}"
+        for reason, found in alike.items()
+    )
+    return f"No column could be compared, so drift of any size could have been missed. {' '.join(said)}"
 
 
 def _rank(column: ColumnReport) -> tuple[float, float]:
@@ -996,7 +1025,8 @@ def _untested(column: ColumnProfile, window: ColumnProfile) -> str | None:
         return f"{column.family.value}_column"
     if column.family is Family.VECTOR and column.vectors is None:
         return "no_values"
-    return None if column.values and window.values else "no_values"
+    without_bins = column.numbers is not None and not column.numbers.edges.size
+    return None if column.values and window.values and not without_bins else "no_values"
 
 
 def _sentence(reason: str, test: _Test, floor: float) -> str:
@@ -1023,12 +1053,17 @@ def _sentence(reason: str, test: _Test, floor: float) -> str:
         f"{min(1.0, test.limit):.2f} could be told from it. A longer reference helps.",
         "too_few_rows": f"{name} needs {test.rows_needed} rows in the window (and as many in the reference) to show a "
         f"move of {floor:g}; seen: {size}.",
-        "identifier": f"{name} names its rows (most values occur once), so it has no distribution to compare.",
-        "time_column": f"{name} holds times, which always move on.",
-        "other_column": f"{name} holds values of a type that is not compared (embeddings are, in files).",
-        "no_values": f"{name} has no values to compare.",
+        **{code: f"{name} is not compared: {why}" for code, why in _NOT_COMPARED.items()},
     }[reason]
 
+
+_NOT_COMPARED = {
+    "identifier": "most values occur once, as names of rows do. If it is text, name it in text_columns.",
+    "time_column": "times always move on. Make a number of it, such as an age or an hour.",
+    "other_column": "its type is none that is compared (embeddings are, in files). Make numbers or categories of it.",
+    "no_values": "one side, or the sample that its bins were chosen from, has no value. Ask its source, or exclude it.",
+}
+"""Why the values of a column are not compared, and what to do."""
 
 MEASURED = {
     "length": "length",

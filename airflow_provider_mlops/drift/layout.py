@@ -35,6 +35,7 @@ MAX_SEGMENTS = 10  # the most frequent values; all others together are one more 
 SEGMENT_BINS = 32  # per column in a segment, so that all segments together are no larger than the whole
 MAX_BLOCK_CELLS = 1_000_000  # counts per time block that a reference holds at most, a few megabytes
 FEWEST_BLOCKS = 12  # that are kept in any case
+_LARGEST = float(np.finfo(np.float64).max)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -225,7 +226,7 @@ def _column_layout(array: pa.Array, type_: pa.DataType, *, text: bool | None = N
     values = plain(array).drop_null()
     if family is Family.NUMBER:
         numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
-        return replace(empty, numbers=_bins(numbers[np.isfinite(numbers)], bins))
+        return replace(empty, numbers=_bins(numbers[~np.isnan(numbers)], bins))
     if family is Family.VECTOR:
         return replace(empty, vectors=layout_of(values))
     if family is Family.BOOLEAN:
@@ -256,16 +257,19 @@ def _bins(values: npt.NDArray[np.float64], bins: int) -> NumberCounts:
 
 def choose_edges(values: npt.NDArray[np.float64], bins: int = BINS) -> Edges:
     """
-    Return ascending bin edges, shape ``(e,)``, for finite *values*; empty without values.
+    Return ascending bin edges, shape ``(e,)``, for *values* without NaN; empty without values.
 
     Where the values vary, a guard lies one span below the smallest and one above the largest of them: what falls
     beyond the guards comes from another world (another unit), which ranks alone could not tell. A value that stands
-    alone has an edge close below it, so that smaller values are told from it.
+    alone has an edge close below it, so that smaller values are told from it. Where all values are infinite, each
+    infinity has a bin of its own and the finite values have two between.
     """
-    edges = np.unique(values)
+    edges = np.unique(values[np.isfinite(values)])
+    if edges.size == 0 and values.size:
+        return np.array([-_LARGEST, 0.0, _LARGEST])
     if edges.size > bins:
         shares = np.concatenate([TAILS, np.arange(bins) / bins, [1.0]])
-        edges = np.unique(np.quantile(values, shares, method="inverted_cdf"))
+        edges = np.unique(np.quantile(values[np.isfinite(values)], shares, method="inverted_cdf"))
     if edges.size == 0:
         return edges
     with np.errstate(over="ignore"):

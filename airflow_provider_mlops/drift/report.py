@@ -87,6 +87,7 @@ def html(
         _segments(report),
         _table(columns, anchors, report),
         _small(columns),
+        _not_compared(report),
         _legend(report) if plotted else "",
         f'<section class="panels" aria-label="Columns that need a look">{looks}</section>' if looks else "",
         f'<details class="quiet"{"" if loud else " open"}><summary>Columns that have not moved ({len(quiet)})</summary>'
@@ -269,6 +270,14 @@ def _small(columns: Sequence[ColumnReport]) -> str:
         return ""
     items = "".join(f"<li><b>{escape(column.name)}</b> {escape(column.sentence)}</li>" for column in small[:MAX_ROWS])
     return f'<section><h2>Significant, but too small to matter</h2><ul class="plainlist">{items}</ul></section>'
+
+
+def _not_compared(report: DriftReport) -> str:
+    if not report.not_compared:
+        return ""
+    columns = [report.columns[name] for name in report.not_compared]
+    items = "".join(f"<li><b>{escape(column.name)}</b> {escape(column.sentence)}</li>" for column in columns[:MAX_ROWS])
+    return f'<section><h2>Not compared <small>{len(columns)}</small></h2><ul class="plainlist">{items}</ul></section>'
 
 
 def _table(columns: Sequence[ColumnReport], anchors: Mapping[str, str], report: DriftReport) -> str:

@@ -454,25 +454,99 @@ def test_null_shares_are_bad_only_beyond_the_references(was, now, code):
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "reason"),
+    ("before", "now", "reason", "sentence"),
     [
-        (pa.array([f"r{i}" for i in range(900)]), pa.array([f"s{i}" for i in range(900)]), "identifier"),
+        (
+            pa.array([f"r{i}" for i in range(900)]),
+            pa.array([f"s{i}" for i in range(900)]),
+            "identifier",
+            "'odd' is not compared: most values occur once, as names of rows do. If it is text, name it in text_columns.",
+        ),
         (
             pa.array([ORIGIN + timedelta(hours=i) for i in range(900)]),
             pa.array([ORIGIN + timedelta(days=99, hours=i) for i in range(900)]),
             "time_column",
+            "'odd' is not compared: times always move on. Make a number of it, such as an age or an hour.",
         ),
-        (pa.array([[1]] * 900), pa.array([[2, 3]] * 900), "other_column"),
-        (pa.nulls(900, pa.float64()), pa.nulls(900, pa.float64()), "no_values"),
+        (
+            pa.array([[1]] * 900),
+            pa.array([[2, 3]] * 900),
+            "other_column",
+            (
+                "'odd' is not compared: its type is none that is compared (embeddings are, in files). Make numbers or "
+                "categories of it."
+            ),
+        ),
+        (
+            pa.nulls(900, pa.float64()),
+            pa.nulls(900, pa.float64()),
+            "no_values",
+            (
+                "'odd' is not compared: one side, or the sample that its bins were chosen from, has no value. "
+                "Ask its source, or exclude it."
+            ),
+        ),
     ],
 )
-def test_what_cannot_be_compared_says_so_and_does_not_count(before, now, reason):
+def test_what_cannot_be_compared_says_so_and_does_not_count(before, now, reason, sentence):
     rng = np.random.default_rng(0)
     reference = reference_of({"odd": before, "x": rng.normal(size=900)})
     report = judged(reference, {"odd": now, "x": rng.normal(size=900)}, DriftPolicy(ignore_shift_below=0.2))
     column = report.columns["odd"]
     assert (column.verdict, column.reason, column.counts) == (Verdict.INSUFFICIENT, reason, False)
     assert report.verdict is Verdict.NO_DRIFT
+    assert report.sentence.endswith("Not compared: 'odd'.")
+    assert report.to_dict()["not_compared"] == ["odd"]
+    alone = judged(reference_of({"odd": before}), {"odd": now})
+    assert (alone.verdict, alone.reason, alone.not_compared) == (Verdict.INSUFFICIENT, "nothing_compared", ("odd",))
+    assert alone.sentence == f"No column could be compared, so drift of any size could have been missed. {sentence}"
+
+
+HOURS = [ORIGIN + timedelta(hours=i) for i in range(900)]
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        (pa.array([f"r{i}" for i in range(900)]), pa.array(["r1"] * 900)),
+        (pa.array(HOURS), pa.array([hour - timedelta(days=95 * 365) for hour in HOURS])),
+        (pa.array([{"a": 1}] * 900), pa.array([{"a": 2}] * 900)),
+        (
+            pa.array([[("a", 1)]] * 900, pa.map_(pa.string(), pa.int64())),
+            pa.array([[("b", 2)]] * 900, pa.map_(pa.string(), pa.int64())),
+        ),
+    ],
+    ids=["names that became one", "times 95 years earlier", "structs", "maps"],
+)
+def test_what_is_not_compared_is_never_called_steady(before, now):
+    report = judged(reference_of({"odd": before, "empty": pa.nulls(900)}), {"odd": now, "empty": pa.nulls(900)})
+    assert (report.verdict, report.reason) == (Verdict.INSUFFICIENT, "nothing_compared")
+    assert report.not_compared == ("odd", "empty")
+
+
+def test_columns_that_matter_little_are_not_enough_to_compare():
+    columns = {"odd": pa.array([f"r{i}" for i in range(900)]), "x": np.arange(900.0)}
+    policy = DriftPolicy(ignore_shift_below=0.3, importance={"odd": 1.0, "x": 0.001})
+    report = judged(reference_of(columns), columns, policy)
+    assert (report.verdict, report.reason) == (Verdict.INSUFFICIENT, "nothing_compared")
+
+
+@pytest.mark.parametrize("infinity", [[np.inf], [-np.inf], [np.inf, -np.inf]], ids=["+", "-", "both"])
+@pytest.mark.parametrize("now", [np.random.default_rng(3).normal(size=30_000), np.full(30_000, 5.0)])
+def test_infinities_that_became_finite_are_seen(infinity, now):
+    before = np.resize(infinity, 30_000)
+    report = judged(reference_of({"x": before}), {"x": now})
+    constant = len(infinity) == 2 and now.min() == now.max()  # of what varied before
+    verdict = (Verdict.BAD_DATA, "constant") if constant else (Verdict.DRIFT, "distribution")
+    assert (report.verdict, report.columns["x"].reason) == verdict
+    assert judged(reference_of({"x": before}), {"x": before}).verdict is Verdict.NO_DRIFT
+
+
+def test_a_column_whose_sample_held_no_value_has_no_bins_to_compare_on():
+    builder = ProfileBuilder(choose_layout(pa.record_batch({"x": pa.nulls(900, pa.float64())})))
+    builder.add(pa.record_batch({"x": np.arange(900.0)}))
+    report = judged(builder.profile(), {"x": np.zeros(900)}, contract=ContractPolicy())
+    assert report.verdict is not Verdict.NO_DRIFT
 
 
 def test_a_column_that_was_never_filled_and_now_is_has_moved():
