@@ -27,7 +27,17 @@ if TYPE_CHECKING:
     from airflow_provider_mlops.drift.contract import ContractPolicy, Violation
     from airflow_provider_mlops.drift.profile import CategoryCounts, ColumnProfile, DataProfile, NumberCounts
 
-__all__ = ["MEASURED", "ColumnReport", "DriftPolicy", "DriftReport", "Variation", "Verdict", "check", "rows_needed"]
+__all__ = [
+    "MEASURED",
+    "ColumnReport",
+    "DriftPolicy",
+    "DriftReport",
+    "Variation",
+    "Verdict",
+    "check",
+    "counted",
+    "rows_needed",
+]
 
 MAX_ALPHA = 0.2
 EXACT_BELOW = 50_000  # effective rows under which the exact law is worth its cost near the limit
@@ -263,7 +273,7 @@ def check(
             variation, reason = Variation.UNKNOWN, "variation_unknown"
         sentence = f"As a whole {whole}. {_in_segments(reference.segments.column, segments, drifted)}"
     elif verdict is Verdict.DRIFT and reference.segments is not None and segments:
-        sentence += f" So did {len(drifted)} of {len(segments)} segments by {reference.segments.column!r}."
+        sentence += f" So did {len(drifted)} of {counted(len(segments), 'segment')} by {reference.segments.column!r}."
     elif reference.segments is not None and segments:
         sentence += f" {_in_segments(reference.segments.column, segments, drifted)}"
     notes = ["variation_unknown"] * (variation is Variation.UNKNOWN)
@@ -353,10 +363,12 @@ def _in_segments(
     vague = sum(part.verdict in {Verdict.INSUFFICIENT, Verdict.NO_DATA} for part in segments.values())
     rest = f" {vague} of them hold too few rows to tell." if vague else ""
     if not drifted:
-        return f"Nor did any of {len(segments)} segments by {column!r}.{rest}"
+        return f"Nor did any of {counted(len(segments), 'segment')} by {column!r}.{rest}"
     value, first = next(iter(drifted.items()))
     named = repr(value) if value is not None else "other rows"
-    return f"{len(drifted)} of {len(segments)} segments by {column!r} drifted; {named}: {first.sentence}{rest}"
+    return (
+        f"{len(drifted)} of {counted(len(segments), 'segment')} by {column!r} drifted; {named}: {first.sentence}{rest}"
+    )
 
 
 def _require_bins(reference: DataProfile, profile: DataProfile, side: str) -> None:
@@ -449,7 +461,7 @@ def _conclude(
         drifted.sort(key=_rank)
         top = tuple(column.name for column in drifted)
         unknown = judged.variation is Variation.UNKNOWN
-        sentence = f"{len(top)} of {len(counting)} columns drifted. {drifted[0].sentence}"
+        sentence = f"{len(top)} of {counted(len(counting), 'column')} drifted. {drifted[0].sentence}"
         if unknown:
             sentence += " How much the data varies by itself is unknown (fewer than 6 full time blocks)."
         return Verdict.DRIFT, "variation_unknown" if unknown else drifted[0].reason, sentence, top
@@ -457,13 +469,13 @@ def _conclude(
     if lacking:
         first = lacking[0]
         names = ", ".join(repr(column.name) for column in lacking[:3]) + (", ..." if len(lacking) > 3 else "")
-        sentence = f"In {len(lacking)} of {len(counting)} columns drift could have been missed: {names}."
+        sentence = f"In {len(lacking)} of {counted(len(counting), 'column')} drift could have been missed: {names}."
         return Verdict.INSUFFICIENT, first.reason, f"{sentence} {first.sentence}", ()
     uncompared = [column for column in columns.values() if column.reason in _NOT_COMPARED]
     if not counting:
         return Verdict.INSUFFICIENT, "nothing_compared", _nothing_compared(uncompared), ()
     bound = max(column.effect_high or 0.0 for column in counting)
-    sentence = f"None of {len(counting)} columns drifted; no shift exceeds {bound:.3f} (95 %)."
+    sentence = f"None of {counted(len(counting), 'column')} drifted; no shift exceeds {bound:.3f} (95%)."
     if uncompared:
         sentence += f" Not compared: {_named(uncompared)}."
     return Verdict.NO_DRIFT, "steady", sentence, ()
@@ -484,6 +496,16 @@ def _nothing_compared(columns: Sequence[ColumnReport]) -> str:
         for reason, found in alike.items()
     )
     return f"No column could be compared, so drift of any size could have been missed. {' '.join(said)}"
+
+
+def counted(number: int, noun: str) -> str:
+    """
+    Return how many there are, in words.
+
+    >>> counted(1, "column"), counted(1200, "row")
+    ('1 column', '1,200 rows')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _rank(column: ColumnReport) -> tuple[float, float]:
@@ -1032,7 +1054,7 @@ def _untested(column: ColumnProfile, window: ColumnProfile) -> str | None:
 def _sentence(reason: str, test: _Test, floor: float) -> str:
     name, numbers = repr(test.column), test.numbers
     low, high = max(0.0, test.effect - test.half_width), min(1.0, test.effect + test.half_width)
-    size = f"{test.effect:.3f} (95 % {low:.3f} .. {high:.3f})"
+    size = f"{test.effect:.3f} (95% {low:.3f} .. {high:.3f})"
     most = numbers.get("most_moved")
     where = f"; {most!r} went from {numbers['share_before']:.1%} to {numbers['share_now']:.1%}" if most else ""
     if "auc" in numbers:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_mlops.drift.check import MEASURED, Variation, Verdict
+from airflow_provider_mlops.drift.check import MEASURED, Variation, Verdict, counted
 from airflow_provider_mlops.drift.plots import (
     Bar,
     category_bars,
@@ -132,7 +132,7 @@ def lines(report: DriftReport, limit: int = 20) -> list[str]:
         table.append(
             (
                 column.name if len(column.name) <= 40 else column.name[:39] + "…",
-                _WORDS[column.verdict][1].lower(),
+                _shown(column)[2].lower(),
                 "" if column.effect is None else _effect(column.effect),
                 "" if None in interval else " to ".join(_effect(value) for value in interval if value is not None),
                 "" if column.limit is None else _effect(column.limit),
@@ -143,7 +143,7 @@ def lines(report: DriftReport, limit: int = 20) -> list[str]:
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
     if len(shown) < len(columns):
-        text.append(f"and {_count(len(columns) - len(shown), 'further column')}")
+        text.append(f"and {counted(len(columns) - len(shown), 'further column')}")
     for value, part in report.segments.items():
         text.append(f"{report.segment} = {_segment_name(value)}: {_WORDS[part.verdict][1].lower()}. {part.sentence}")
     return text
@@ -183,7 +183,7 @@ def _plain(report: DriftReport) -> str:
         return ""
     return (
         f'<p class="note">A test per column at 0.05 that takes rows as independent would have raised an alarm over '
-        f"{_count(len(report.plain_columns), 'column')}: {escape(', '.join(report.plain_columns[:8]))}"
+        f"{counted(len(report.plain_columns), 'column')}: {escape(', '.join(report.plain_columns[:8]))}"
         f"{'…' if len(report.plain_columns) > 8 else ''}.</p>"
     )
 
@@ -288,8 +288,9 @@ def _table(columns: Sequence[ColumnReport], anchors: Mapping[str, str], report: 
     scale = min(1.0, scale * 1.05)
     rows = "".join(_row(column, anchors.get(column.name), scale, weighted=weighted) for column in columns[:MAX_ROWS])
     hidden = len(columns) - MAX_ROWS
-    more = f'<p class="note">{_count(hidden, "further column")} in the JSON report.</p>' if hidden > 0 else ""
-    top = f" <small>{len(report.top_columns)} of {len(report.columns)} stand out</small>" if report.top_columns else ""
+    more = f'<p class="note">{counted(hidden, "further column")} in the JSON report.</p>' if hidden > 0 else ""
+    loud = len(report.top_columns)
+    top = f" <small>{loud} {'stands' if loud == 1 else 'stand'} out</small>" if loud else ""
     return (
         f'<section><h2>Columns{top}</h2><table class="ranked"><thead><tr><th scope="col">Column</th>'
         '<th scope="col">Verdict</th><th scope="col">Change <span class="key">with 95% interval; '
@@ -308,7 +309,7 @@ def _row(column: ColumnReport, anchor: str | None, scale: float, *, weighted: bo
     importance = "" if column.importance is None else percent(column.importance)
     aside = "" if column.counts else ' <small class="aside">does not count for the verdict</small>'
     cells = [
-        ("Verdict", "", _badge(column.verdict)),
+        ("Verdict", "", _column_badge(column)),
         ("Change", "change", _gauge(column, scale)),
         ("Limit", "num", limit),
         ("p, adjusted", "num", p),
@@ -316,7 +317,7 @@ def _row(column: ColumnReport, anchor: str | None, scale: float, *, weighted: bo
         ("Why", "why", f"{escape(column.sentence)}{aside}"),
     ]
     return (
-        f'<tr class="{column.verdict.value}"><th scope="row">{link}</th>'
+        f'<tr class="{_shown(column)[0]}"><th scope="row">{link}</th>'
         + "".join(
             f'<td data-label="{label}"{f" class={css}" if css else ""}>{text}</td>' if text else "<td></td>"
             for label, css, text in cells
@@ -348,7 +349,7 @@ def _gauge(column: ColumnReport, scale: float) -> str:
 
 def _panel(column: ColumnReport, reference: ColumnProfile, current: ColumnProfile, full: Counts, anchor: str) -> str:
     return (
-        f'<article id="{anchor}" class="{column.verdict.value}"><h3>{_badge(column.verdict)}'
+        f'<article id="{anchor}" class="{_shown(column)[0]}"><h3>{_column_badge(column)}'
         f"<span>{escape(column.name)}</span></h3>{_size(column)}"
         f"{_picture(column, reference, current, full)}</article>"
     )
@@ -479,7 +480,7 @@ def _left_out(report: DriftReport, reference: DataProfile, plotted: int) -> str:
     parts = []
     hidden = len(report.columns) - plotted
     if hidden > 0:
-        parts.append(f"{_count(hidden, 'column')} without a plot.")
+        parts.append(f"{counted(hidden, 'column')} without a plot.")
     if reference.timestamp or reference.excluded:
         names = [name for name in (reference.timestamp, *reference.excluded) if name]
         parts.append(f"Not judged: {', '.join(names[:20])}{'…' if len(names) > 20 else ''}.")
@@ -492,8 +493,22 @@ def _left_out(report: DriftReport, reference: DataProfile, plotted: int) -> str:
 
 
 def _badge(verdict: Verdict) -> str:
-    mark, word = _WORDS[verdict]
-    return f'<span class="badge {verdict.value}"><span aria-hidden="true">{mark}</span> {word}</span>'
+    return _pill(verdict.value, *_WORDS[verdict])
+
+
+def _column_badge(column: ColumnReport) -> str:
+    return _pill(*_shown(column))
+
+
+def _shown(column: ColumnReport) -> tuple[str, str, str]:
+    """Return tone, mark and word of a column. One that does not count lacks nothing: it is not called insufficient."""
+    if column.verdict is Verdict.INSUFFICIENT and not column.counts:
+        return Verdict.NO_DATA.value, "◌", "Not counted"
+    return column.verdict.value, *_WORDS[column.verdict]
+
+
+def _pill(tone: str, mark: str, word: str) -> str:
+    return f'<span class="badge {tone}"><span aria-hidden="true">{mark}</span> {word}</span>'
 
 
 def _span(profile: DataProfile) -> str:
@@ -515,7 +530,3 @@ def _p(value: float) -> str:
         return "&lt; 10<sup>-300</sup>"
     mantissa, _, exponent = f"{value:.1e}".partition("e")
     return f"{mantissa} &times; 10<sup>{int(exponent)}</sup>"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

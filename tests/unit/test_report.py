@@ -143,6 +143,30 @@ def test_verdicts_are_told_by_word_and_shape_not_by_color_alone(drifted):
     assert "● No drift" in text
 
 
+def test_a_column_that_does_not_count_is_not_called_insufficient():
+    def with_a_second_time(batch):
+        return batch.append_column("seen", batch.column("at"))
+
+    reference, current = profiles(*map(with_a_second_time, (rows(20_000), rows(8000, moved=True, seed=1))))
+    report = check(reference, current, DriftPolicy())
+    assert (report.columns["seen"].reason, report.columns["seen"].counts) == ("time_column", False)
+    text = "".join(Page(html(report, reference, current, title="rain")).text)
+    assert "◌ Not counted" in text
+    assert "Insufficient" not in text
+    assert "3 of 4 columns drifted" in text
+    assert "3 stand out" in text
+    assert "95 %" not in text
+    (line,) = [line for line in lines(report) if line.startswith("seen ")]
+    assert "not counted" in line
+
+
+def test_one_column_is_one_column():
+    reference, current = profiles(*(rows(4000, moved=m, seed=m).select(["at", "amount"]) for m in (False, True)))
+    report = check(reference, current, DriftPolicy())
+    assert report.sentence.startswith("1 of 1 column drifted.")
+    assert "1 stands out" in "".join(Page(html(report, reference, current, title="rain")).text)
+
+
 def test_light_and_dark_are_both_defined(drifted):
     page = html(drifted[0], *drifted[1:], title="rain")
     assert "@media (prefers-color-scheme:dark)" in page
