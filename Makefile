@@ -43,9 +43,9 @@ check: venv  ## lint, format, types, import directions
 unit: venv  ## the core, without Airflow and without network
 	pytest tests/unit
 contract: venv  ## every port: its fake and its real adapters under one suite
-	pytest tests/contract
+	pytest -n 2 --dist loadfile tests/contract
 dags: venv  ## operators and whole DAGs in Airflow's own test runner
-	pytest tests/dags
+	pytest -n 2 --dist loadfile tests/dags
 e2e: venv  ## the demo, and a standalone Airflow driven as a user does
 	pytest tests/e2e
 

@@ -136,6 +136,7 @@ def race_promotions(runners, url, folder, model):
         "lost": runners.count - registered + (len(folded.moves) != 2),
         "linear": verify(entries) == [] and [entry.sequence for entry in entries] == list(range(1, len(entries) + 1)),
         "agree": folded.champion("champion") == registry.version_of(model, alias="champion") and folded.pending is None,
+        "outcomes": dict(outcomes),
     }
 
 
@@ -167,6 +168,7 @@ def race_requests(runners, url, folder, model):
         "linear": verify(entries) == [],
         "agree": True,
         "gave_up": outcomes["ConflictError"],
+        "outcomes": dict(outcomes),
     }
 
 
@@ -243,6 +245,8 @@ def main():
                 "gave_up": sum(result.get("gave_up", 0) for result in results),
                 "seconds_median": round(quantile([result["seconds"] for result in results], 0.5), 3),
             }
+            if faulty := [result for result in results if not result["one_winner"]]:
+                row["outcomes_without_one_winner"] = [result.get("outcomes") for result in faulty]
             if name == "kill":
                 row["died_at"] = dict(Counter(result["died_at"] for result in results))
             rows.append(row)
