@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from airflow.sdk import conf
+from airflow.sdk import conf, get_current_context
 
 from airflow_provider_mlops.errors import ConfigError
 
@@ -35,10 +35,33 @@ def target() -> str | None:
 
 
 def require_local_executor(what: str) -> None:
-    """:raises ConfigError: tasks of this deployment may run on several machines, and *what* works on one only."""
-    executor = conf.get("core", "executor", fallback="LocalExecutor")
+    """
+    Of several executors the one that the running task is assigned to counts, which has to be the LocalExecutor.
+
+    :raises ConfigError: this task may run on several machines, and *what* works on one only.
+    """
+    configured = conf.get("core", "executor", fallback="LocalExecutor")
+    executor = _executor(configured)
     if os.environ.get("AIRFLOW_IS_K8S_EXECUTOR_POD"):
         # Airflow's Helm chart tells the pod that its executor is the LocalExecutor.
-        executor = "KubernetesExecutor"
-    if "," in executor or executor.rpartition(".")[2] != "LocalExecutor":
-        raise ConfigError(f"{what} works on one machine, so with LocalExecutor only; this deployment runs {executor}.")
+        configured = executor = "KubernetesExecutor"
+    if executor.rpartition(".")[2] != "LocalExecutor":
+        several = ' Assign the task to it: executor="LocalExecutor".' if "LocalExecutor" in configured else ""
+        raise ConfigError(
+            f"{what} works on one machine, so with LocalExecutor only; this deployment runs {configured}.{several}"
+        )
+
+
+def _executor(configured: str) -> str:
+    """Return the entry of *configured* that runs this task; ``""`` where that cannot be known."""
+    if any(mark in configured for mark in ";="):  # executors of teams
+        return ""
+    entries = [entry.strip() for entry in configured.split(",")]
+    if len(entries) == 1:
+        return entries[0]
+    try:
+        assigned = get_current_context()["task"].executor or entries[0]
+    except RuntimeError:  # no task runs
+        return ""
+    names = {name: entry for entry in entries for name in (entry, *entry.split(":"), entry.rpartition(".")[2])}
+    return names.get(assigned, "")

@@ -7,6 +7,7 @@ import os
 import pickle
 import sys
 import time
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import training_scripts
+from airflow.executors import executor_loader
 from airflow.models.connection import Connection
 from airflow.sdk import DAG
 from leftovers import users_of
@@ -206,6 +208,7 @@ def test_an_interpreter_that_is_not_there_is_named_before_a_run_is_made(connecti
         "CeleryExecutor",
         "airflow.executors.some.KubernetesExecutor",
         "CeleryExecutor,airflow.executors.local_executor.LocalExecutor",
+        "CeleryExecutor;team=airflow.executors.local_executor.LocalExecutor",
     ],
 )
 def test_jobs_of_this_machine_need_the_executor_of_this_machine(
@@ -214,6 +217,43 @@ def test_jobs_of_this_machine_need_the_executor_of_this_machine(
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", executor)
     with pytest.raises(ConfigError, match=r"runs_on: process works on one machine, so with LocalExecutor only"):
         train("bad_executor", RAISES, tmp_path, rows)
+
+
+ASSIGNED = """
+from airflow.sdk import DAG
+
+from airflow_provider_mlops.operators.prepare import PrepareDataOperator
+
+with DAG("assigned", schedule=None, default_args={{"retries": 0}}):
+    for name, executor in (("local", {local!r}), ("default", None)):
+        PrepareDataOperator(task_id=name, script={script!r}, data_uri="none", executor=executor)
+"""
+
+
+@pytest.mark.parametrize(
+    ("executor", "local", "default"),
+    [
+        ("CeleryExecutor,LocalExecutor", "LocalExecutor", "failed"),
+        ("CeleryExecutor,here:airflow.executors.local_executor.LocalExecutor", "here", "failed"),
+        ("LocalExecutor,CeleryExecutor", "LocalExecutor", "success"),
+    ],
+)
+def test_of_several_executors_the_one_that_the_task_is_assigned_to_counts(
+    run_dag, storage, tmp_path, monkeypatch, capsys, executor, local, default
+):
+    for kind in ("alias", "module", "classname"):  # Airflow reads its executors once in a process
+        monkeypatch.setattr(executor_loader, f"_{kind}_to_executors_per_team", defaultdict(dict))
+    monkeypatch.setattr(executor_loader, "_team_name_to_executors", defaultdict(list))
+    monkeypatch.setattr(executor_loader, "_executor_names", [])
+    script = tmp_path / "writes.py"
+    script.write_text("import os; open(os.environ['MLOPS_OUTPUT_URI'] + '/x', 'w').close()")
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", executor)
+    ran = run_dag("assigned", {"assigned.py": ASSIGNED.format(local=local, script=str(script))})
+    assert ran.tasks == {"local": "success", "default": default}
+    if default == "failed":
+        assert f'this deployment runs {executor}. Assign the task to it: executor="LocalExecutor".' in (
+            capsys.readouterr().out
+        )
 
 
 def test_a_pod_of_the_kubernetes_executor_is_known_whatever_its_environment_says(
