@@ -241,10 +241,12 @@ def promotion_pending(
     gate_digest: str | None,
     rollback: bool,
     sentence: str | None = None,
+    run_id: str | None = None,
 ) -> dict[str, Any]:
     """
     Return the payload of ``promotion.pending``: *alias* is about to move from *previous* to *version*.
 
+    :param run_id: the run that made *version*, by which another registry's version of this number is told from it.
     :param sentence: why, when the gate's decision does not say it.
     """
     return {
@@ -255,6 +257,7 @@ def promotion_pending(
         "gate_digest": gate_digest,
         "rollback": rollback,
         "sentence": sentence,
+        "run_id": run_id,
     }
 
 
@@ -266,12 +269,14 @@ def promotion_done(
     token: int,
     rollback: bool,
     adopted: bool = False,
+    run_id: str | None = None,
 ) -> dict[str, Any]:
     """
     Return the payload of ``promotion.done``: *alias* points at *version*, read back.
 
     :param version: ``None`` only when *adopted*: the alias was deleted from outside.
     :param adopted: the alias was moved from outside, and this was accepted.
+    :param run_id: the run that made an *adopted* version; of any other its ``promotion.pending`` says it.
     """
     return {
         "alias": alias,
@@ -280,6 +285,7 @@ def promotion_done(
         "token": token,
         "rollback": rollback,
         "adopted": adopted,
+        "run_id": run_id,
     }
 
 

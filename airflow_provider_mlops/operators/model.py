@@ -33,6 +33,7 @@ class RegisterModelOperator(MlopsOperator):
     :param alias: alias that will point at the version; ``None`` moves none.
     :param mlflow_conn_id: the MLflow connection.
     :raises DataError: the run holds no model, several, or one without a signature.
+    :raises PromotionConflictError: the journal knows the version as another run: it is the journal of another MLflow.
     """
 
     template_fields: Sequence[str] = ("model", "run_id", "model_uri", "data_digest", "gate_digest")
@@ -62,9 +63,10 @@ class RegisterModelOperator(MlopsOperator):
         """Find the run's version or make it, then point the alias at it."""
         from airflow_provider_mlops.errors import DataError
         from airflow_provider_mlops.hooks.card import environment_of, write_card
-        from airflow_provider_mlops.hooks.journal import record_once
+        from airflow_provider_mlops.hooks.journal import JournalHook, record_once
         from airflow_provider_mlops.hooks.mlflow import MlflowHook
-        from airflow_provider_mlops.journal import kinds, payloads
+        from airflow_provider_mlops.journal import kinds, model_stream, payloads
+        from airflow_provider_mlops.promotion import check_run, state
 
         hook = MlflowHook(self.mlflow_conn_id)
         models = [model for model in hook.tracking.models(self.run_id) if self.model_uri in {None, model.uri}]
@@ -99,6 +101,7 @@ class RegisterModelOperator(MlopsOperator):
             source=models[0].uri,
             tags={key: value for key, value in lineage.items() if value},
         )
+        check_run(state(JournalHook().journal.read(model_stream(self.model))), version)
         write_card(hook, version, self.run_id, environment)
         if self.alias:
             hook.registry.set_alias(self.model, alias=self.alias, version=version.version)

@@ -1,6 +1,13 @@
 """Which version serves: the registry port and the promotion protocol."""
 
-from airflow_provider_mlops.promotion.protocol import ForeignChange, Promotion, PromotionRequest, promote, rollback
+from airflow_provider_mlops.promotion.protocol import (
+    ForeignChange,
+    Promotion,
+    PromotionRequest,
+    check_run,
+    promote,
+    rollback,
+)
 from airflow_provider_mlops.promotion.registry import ModelVersion, Registry
 from airflow_provider_mlops.promotion.state import PromotionState, state
 
@@ -11,6 +18,7 @@ __all__ = [
     "PromotionRequest",
     "PromotionState",
     "Registry",
+    "check_run",
     "promote",
     "rollback",
     "state",

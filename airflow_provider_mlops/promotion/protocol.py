@@ -8,6 +8,9 @@ PENDING whose alias has moved is finished, one whose alias has not is abandoned,
 from outside. Every append checks the lease's fencing token, so a holder that slept past its lease records nothing.
 A registry without compare-and-swap leaves one gap: a holder that stalls between the last check and the alias's own
 write, for longer than its lease, still moves the alias; the next call finds that and treats it as a foreign change.
+
+A version's number means something in one registry only. So the journal keeps the run that made it, and nothing moves to
+or from a version that is another run in the registry than in the journal: that is another registry, or a rebuilt one.
 """
 
 from __future__ import annotations
@@ -20,8 +23,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from airflow_provider_mlops.errors import (
     ConfigError,
     ConflictError,
+    DataError,
     GateRefused,
     MlopsError,
+    NotFoundError,
     PromotionConflictError,
     ServiceError,
 )
@@ -33,15 +38,18 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from airflow_provider_mlops.journal import Entry, Journal
-    from airflow_provider_mlops.promotion.registry import Registry
+    from airflow_provider_mlops.promotion.registry import ModelVersion, Registry
 
-__all__ = ["ForeignChange", "Promotion", "PromotionRequest", "promote", "rollback"]
+    _Choice = tuple[str, list[tuple[str, str]]]  # the version to move to, and what that overrides: what, and why
+
+__all__ = ["ForeignChange", "Promotion", "PromotionRequest", "check_run", "promote", "rollback"]
 
 ForeignChange = Literal["fail", "adopt", "restore"]
 """What to do when the alias was moved from outside: refuse; accept it as the champion; or set it back first."""
 
 _LEASE = timedelta(minutes=2)
 _SKEW = timedelta(minutes=10)  # a lease that ends later than it could by this much was written by a wrong clock
+_OF_A_DECISION = ("verdict", "reason", "sentence", "digest", "champion")
 _ATTEMPTS = 200  # appends that may lose against other writers of the same stream
 
 
@@ -56,7 +64,7 @@ class PromotionRequest:
         the version, that one counts and this must agree with it.
     :param actor: who asks, as the journal shows it.
     :param owner: holder of the lease. The same owner takes its own lease over at once; any other waits for its end.
-    :param allow_downgrade: allow a version older than the champion, or one that was rolled back from.
+    :param allow_downgrade: allow a version older than the champion, or one that was rolled back from; journaled.
     :param on_foreign_change: what to do when the alias was moved from outside.
     :param unsafe_override: promote without a gate that passed, for this reason; journaled.
     """
@@ -108,23 +116,24 @@ def promote(
     :param lease: how long others wait for a holder that died; longer than the registry ever takes to answer.
     :raises GateRefused: no gate decision that passed, and no override.
     :raises PromotionConflictError: somebody else is promoting; the alias is not at *expected_champion*; it was moved
-        from outside; or the version is older than the champion.
+        from outside; the version is older than the champion; or the registry is not the one of this journal.
     :raises NotFoundError: the version does not exist.
-    :raises DataError: the journal was changed from outside.
+    :raises DataError: the journal was changed from outside, or its gate decision lacks what it must say.
     """
     if request.unsafe_override is not None and not request.unsafe_override.strip():
         raise ConfigError("unsafe_override must say why, in words that a reader of the journal will understand.")
     candidate = registry.version(request.model, request.version)
     entries = read_intact(journal, model_stream(request.model))
     folded = state(entries)
+    check_run(folded, candidate)
     now = registry.version_of(request.model, alias=request.alias)
     if folded.pending is None and now == folded.champion(request.alias) == request.version:
         return _unchanged(request.model, request.alias, request.version, folded)
     digest, objection = _judge(request, entries, candidate.run_id)
+    gate_override = [(f"gate: {objection}", request.unsafe_override)] if objection and request.unsafe_override else []
 
-    def choose(now: PromotionState) -> str:
-        _check_order(request, now)
-        return request.version
+    def choose(now: PromotionState) -> _Choice:
+        return request.version, [*gate_override, *_check_order(request, now)]
 
     turn = _Turn(
         journal=journal,
@@ -142,7 +151,6 @@ def promote(
         expected=request.expected_champion,
         choose=choose,
         gate_digest=digest,
-        override=(objection, request.unsafe_override) if objection and request.unsafe_override else None,
     )
 
 
@@ -170,11 +178,14 @@ def rollback(
     :param away_from: the version that is to leave; ``None`` is the one that the alias points at.
     :param to: another healthy version; ``None`` takes the last.
     :param why: the reason, in words; journalled.
-    :raises PromotionConflictError: somebody else is promoting, the alias was moved from outside, or no such version.
+    :raises PromotionConflictError: somebody else is promoting, the alias was moved from outside, no such version, or
+        the registry is not the one of this journal.
     :raises DataError: the journal was changed from outside.
     """
     folded = state(read_intact(journal, model_stream(model)))
     now, last, pending = registry.version_of(model, alias=alias), folded.last_move(alias), folded.pending
+    if now is not None:
+        check_run(folded, registry.version(model, now))
     if pending is None and last is not None and now is not None and now == last.version:
         was_ours = away_from is None and last.rollback and last.owner == owner
         if was_ours or away_from not in (None, now):
@@ -186,7 +197,7 @@ def rollback(
         raise PromotionConflictError(f"{model}@{alias} points at no version, so there is nothing to roll back from.")
     leaving = away_from
 
-    def choose(now: PromotionState) -> str:
+    def choose(now: PromotionState) -> _Choice:
         healthy = [version for version in now.healthy(alias) if version != leaving]
         if to is not None and to not in healthy:
             raise PromotionConflictError(
@@ -197,9 +208,7 @@ def rollback(
             raise PromotionConflictError(
                 f"{model}@{alias} has no healthy version before {leaving} to roll back to. Promote another version."
             )
-        target = to or healthy[0]
-        registry.version(model, target)
-        return target
+        return to or healthy[0], []
 
     turn = _Turn(
         journal=journal,
@@ -211,7 +220,23 @@ def rollback(
         owner=owner,
         on_foreign_change=on_foreign_change,
     )
-    return turn.run(lease, wanted=None, expected=leaving, choose=choose, gate_digest=None, override=None, why=why)
+    return turn.run(lease, wanted=None, expected=leaving, choose=choose, gate_digest=None, why=why)
+
+
+def check_run(known: PromotionState, version: ModelVersion) -> None:
+    """
+    Check that *version* is the run that the journal *known* has for this number, if it has any.
+
+    :raises PromotionConflictError: it is another: the registry is not the one that the journal was written with.
+    """
+    recorded = known.runs.get(version.version)
+    if recorded not in (None, version.run_id):
+        raise PromotionConflictError(
+            f"{version.model} version {version.version} is run {version.run_id} in this registry, but run {recorded} "
+            "in the journal: the journal was written with another MLflow, or with this one before it was rebuilt. "
+            "Nothing is moved. Give each MLflow a journal of its own ([mlops] journal_conn_id), or train and register "
+            "under another model name."
+        )
 
 
 def _unchanged(model: str, alias: str, version: str, folded: PromotionState) -> Promotion:
@@ -224,7 +249,7 @@ def _judge(request: PromotionRequest, entries: Sequence[Entry], run_id: str | No
     """Return the digest of the gate decision and what speaks against promoting on it (only when it is overridden)."""
     what = f"{request.model} version {request.version}"
     decisions = [
-        entry.record.payload
+        entry
         for entry in entries
         if entry.record.kind == kinds.GATE_DECIDED
         and (
@@ -232,7 +257,12 @@ def _judge(request: PromotionRequest, entries: Sequence[Entry], run_id: str | No
             or (run_id is not None and entry.record.payload.get("run_id") == run_id)
         )
     ]
-    recorded = decisions[-1] if decisions else None
+    recorded = decisions[-1].record.payload if decisions else None
+    if recorded is not None and (lacks := [key for key in _OF_A_DECISION if key not in recorded]):
+        raise DataError(
+            f"Entry {decisions[-1].sequence} of {decisions[-1].stream}, the gate's decision on {what}, does not say "
+            f"{', '.join(lacks)}: another release or a hand wrote it. Evaluate the version again."
+        )
     claimed, digest = request.gate.get("verdict"), request.gate.get("digest")
     objection = None
     if recorded is None:
@@ -257,21 +287,24 @@ def _judge(request: PromotionRequest, entries: Sequence[Entry], run_id: str | No
     return (recorded["digest"] if recorded else digest), objection
 
 
-def _check_order(request: PromotionRequest, now: PromotionState) -> None:
-    if request.allow_downgrade:
-        return
+def _check_order(request: PromotionRequest, now: PromotionState) -> list[tuple[str, str]]:
+    """Refuse a step back; return what *allow_downgrade* allows, for the journal."""
     what = f"{request.model} version {request.version}"
     champion = now.champion(request.alias) or request.expected_champion
     if request.version in now.rolled_back(request.alias):
-        raise PromotionConflictError(
-            f"{what} was rolled back from, so it does not become the {request.alias} again. Train a new one, or pass "
-            "allow_downgrade=True."
+        objection = "was rolled back from"
+        advice = f", so it does not become the {request.alias} again. Train a new one, or pass allow_downgrade=True."
+    elif champion is not None and now.is_older(request.version, champion):
+        objection = f"is older than the {request.alias}, version {champion}"
+        advice = (
+            ": this looks like an old run that was cleared. Pass allow_downgrade=True to go back on purpose, or roll "
+            "back."
         )
-    if champion is not None and now.is_older(request.version, champion):
-        raise PromotionConflictError(
-            f"{what} is older than the {request.alias}, version {champion}: this looks like an old run that was "
-            "cleared. Pass allow_downgrade=True to go back on purpose, or roll back."
-        )
+    else:
+        return []
+    if not request.allow_downgrade:
+        raise PromotionConflictError(f"{what} {objection}{advice}")
+    return [(f"order: version {request.version} {objection}.", "allow_downgrade=True")]
 
 
 @dataclass(kw_only=True)
@@ -300,9 +333,8 @@ class _Turn:
         *,
         wanted: str | None,
         expected: str | None,
-        choose: Callable[[PromotionState], str],
+        choose: Callable[[PromotionState], _Choice],
         gate_digest: str | None,
-        override: tuple[str, str] | None,
         why: str | None = None,
     ) -> Promotion:
         """Move the alias from *expected* to what *choose* says. *wanted* is that version, ``None`` for a rollback."""
@@ -317,14 +349,15 @@ class _Turn:
                     f"{self.model}@{self.alias} is version {now}, not {expected} as this decision expected: somebody "
                     "else was first. Evaluate the candidate against the new champion."
                 )
-            version = choose(self._state())
+            version, overrides = choose(self._state())
+            run_id = self._checked(version)
         except MlopsError as error:
             with suppress(MlopsError):  # what stopped this turn is what the caller is to read
                 self._release(wanted, type(error).__name__, str(error))
             raise
-        if override is not None:
-            what, why = override
-            self._append(kinds.OVERRIDE_USED, payloads.override_used(what=f"gate: {what}", why=why, version=version))
+        for what, reason in overrides:
+            why = why or reason
+            self._append(kinds.OVERRIDE_USED, payloads.override_used(what=what, why=reason, version=version))
         move: dict[str, Any] = {
             "alias": self.alias,
             "version": version,
@@ -332,7 +365,8 @@ class _Turn:
             "token": self.token,
             "rollback": wanted is None,
         }
-        self._append(kinds.PROMOTION_PENDING, payloads.promotion_pending(**move, gate_digest=gate_digest, sentence=why))
+        announced = payloads.promotion_pending(**move, gate_digest=gate_digest, sentence=why, run_id=run_id)
+        self._append(kinds.PROMOTION_PENDING, announced)
         self._check_held(until)
         self.registry.set_alias(self.model, alias=self.alias, version=version)
         seen = self.registry.version_of(self.model, alias=self.alias)
@@ -354,8 +388,9 @@ class _Turn:
         for _ in range(_ATTEMPTS):
             folded, now = self._state(), self.clock()
             held = folded.lease
-            # A clock that ran ahead must not keep everybody out for as long as it did; the token keeps its holder out.
-            is_held = held is not None and now < held.until <= now + max(lease, _LEASE) + _SKEW
+            # A clock that ran ahead must not keep everybody out for as long as it did. The token keeps its holder from
+            # recording anything; it does not stop a write to the registry that is on its way (docs/security.md).
+            is_held = held is not None and now < held.until <= now + held.length + _SKEW
             if held is not None and held.owner != self.owner and is_held:
                 raise PromotionConflictError(
                     f"{held.owner} is moving the aliases of {self.model}, until {held.until.isoformat()} at the "
@@ -377,6 +412,7 @@ class _Turn:
         finished = False
         if pending is not None:
             if self.registry.version_of(self.model, alias=pending.alias) == pending.version:
+                self._checked(pending.version)
                 move = {name: getattr(pending, name) for name in ("alias", "version", "previous", "token", "rollback")}
                 self._append(kinds.PROMOTION_DONE, payloads.promotion_done(**move))
                 finished = pending.alias == self.alias
@@ -393,14 +429,24 @@ class _Turn:
                 )
         last = self._state().last_move(self.alias)
         now = self.registry.version_of(self.model, alias=self.alias)
+        run_id = None if now is None else self._checked(now)
         if last is not None and now != last.version:
-            self._resolve_foreign_change(last.version, now)
+            self._resolve_foreign_change(last.version, now, run_id)
         return finished
 
-    def _resolve_foreign_change(self, recorded: str | None, now: str | None) -> None:
+    def _resolve_foreign_change(self, recorded: str | None, now: str | None, run_id: str | None) -> None:
+        if recorded is not None:
+            with suppress(NotFoundError):  # deleted since, which may well be what is to be adopted
+                self._checked(recorded)
         if self.on_foreign_change == "adopt":
             adopted = payloads.promotion_done(
-                alias=self.alias, version=now, previous=recorded, token=self.token, rollback=False, adopted=True
+                alias=self.alias,
+                version=now,
+                previous=recorded,
+                token=self.token,
+                rollback=False,
+                adopted=True,
+                run_id=run_id,
             )
             self._append(kinds.PROMOTION_DONE, adopted)
         elif self.on_foreign_change == "fail":
@@ -413,6 +459,12 @@ class _Turn:
             self.registry.delete_alias(self.model, alias=self.alias)
         else:
             self.registry.set_alias(self.model, alias=self.alias, version=recorded)
+
+    def _checked(self, version: str) -> str | None:
+        """Return the run that made *version*, once it is known to be the one that the journal means."""
+        found = self.registry.version(self.model, version)
+        check_run(self._state(), found)
+        return found.run_id
 
     def _nothing_to_do(self, now: str, *, finished: bool) -> Promotion:
         folded = self._state()

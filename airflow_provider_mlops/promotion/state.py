@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_mlops.errors import DataError
@@ -19,11 +19,16 @@ __all__ = ["Lease", "Move", "Pending", "PromotionState", "state"]
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to move the model's aliases. It ends at *until*, by a record, or by a lease with a higher *token*."""
+    """
+    The right to move the model's aliases. It ends at *until*, by a record, or by a lease with a higher *token*.
+
+    :param length: how long it was when it was taken, by its holder's clock.
+    """
 
     owner: str
     token: int
     until: datetime
+    length: timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,7 @@ class PromotionState:
     :param token: the highest fencing token so far; 0 before the first lease.
     :param moves: oldest first.
     :param registered: by version, the sequence of its first ``model.registered``.
+    :param runs: by version, the run that made it, from the first record that says so.
     """
 
     sequence: int = 0
@@ -67,6 +73,7 @@ class PromotionState:
     pending: Pending | None = None
     moves: tuple[Move, ...] = ()
     registered: Mapping[str, int] = field(default_factory=dict)
+    runs: Mapping[str, str] = field(default_factory=dict)
 
     def last_move(self, alias: str) -> Move | None:
         """Return the newest move of *alias*; ``None`` when the journal does not know the alias."""
@@ -133,25 +140,33 @@ def _fold(old: PromotionState, entry: Entry) -> PromotionState:
     payload = entry.record.payload
     match entry.record.kind:
         case kinds.MODEL_REGISTERED:
-            return replace(old, registered={payload["version"]: entry.sequence, **old.registered})
+            order = {payload["version"]: entry.sequence, **old.registered}
+            return replace(old, registered=order, runs=_runs(old, payload))
         case kinds.PROMOTION_LEASED:
-            lease = Lease(payload["owner"], payload["token"], datetime.fromisoformat(payload["until"]))
+            until = datetime.fromisoformat(payload["until"])
+            lease = Lease(payload["owner"], payload["token"], until, until - entry.record.at)
             return replace(old, lease=lease, token=max(old.token, lease.token))
         case kinds.PROMOTION_PENDING:
             names = ("alias", "version", "previous", "token", "rollback")
             owner = old.lease.owner if old.lease else None
-            return replace(old, pending=Pending(**{name: payload[name] for name in names}, owner=owner))
+            pending = Pending(**{name: payload[name] for name in names}, owner=owner)
+            return replace(old, pending=pending, runs=_runs(old, payload))
         case kinds.PROMOTION_DONE:
             announced = old.pending if old.pending and old.pending.token == payload["token"] else None
             names = ("alias", "version", "previous", "rollback", "adopted")
             owner = announced.owner if announced else None
             move = Move(**{name: payload[name] for name in names}, owner=owner)
-            moved = replace(old, moves=(*old.moves, move))
+            moved = replace(old, moves=(*old.moves, move), runs=_runs(old, payload))
             return moved if move.adopted else _ended(moved, payload)
         case kinds.PROMOTION_ABANDONED:
             return _ended(old, payload)
         case _:
             return old
+
+
+def _runs(old: PromotionState, payload: Mapping[str, Any]) -> Mapping[str, str]:
+    version, run_id = payload["version"], payload.get("run_id")
+    return old.runs if run_id is None else {version: run_id, **old.runs}
 
 
 def _ended(old: PromotionState, payload: Mapping[str, Any]) -> PromotionState:

@@ -139,10 +139,142 @@ def test_a_holder_keeps_the_others_out_until_its_lease_ends(world):
 
 
 def test_a_lease_that_a_wrong_clock_wrote_keeps_nobody_out(world):
-    until = world.clock.now + timedelta(days=3650)
-    world.write(kinds.PROMOTION_LEASED, **payloads.promotion_leased(owner="ahead", token=1, until=until))
+    ahead = world.clock.now + timedelta(days=3650)
+    leased = payloads.promotion_leased(owner="ahead", token=1, until=ahead + timedelta(minutes=2))
+    append_next(world.journal, STREAM, Record(kinds.PROMOTION_LEASED, ahead, "me", leased))
     assert world.promote("1", None).token == 2
     assert world.is_at_rest()
+
+
+def test_a_lease_that_was_meant_to_be_long_binds_also_who_asks_for_short_ones(world):
+    until = world.clock.now + timedelta(hours=1)
+    world.write(kinds.PROMOTION_LEASED, **payloads.promotion_leased(owner="slow", token=1, until=until))
+    with pytest.raises(PromotionConflictError, match="slow is moving the aliases of churn"):
+        world.promote("1", None)
+
+
+def test_whoever_is_overtaken_records_nothing_and_its_late_write_is_found_as_a_foreign_change(world):
+    world.promote("1", None)
+    registry = world.registry
+
+    class Slow:
+        """Stands still before its write, while another, by whose clock the lease cannot be, moves the alias."""
+
+        def __getattr__(self, name):
+            return getattr(registry, name)
+
+        def set_alias(self, model, *, alias, version):
+            world.promote("3", "1", owner="other")
+            registry.set_alias(model, alias=alias, version=version)
+
+    request = PromotionRequest(model="churn", version="2", expected_champion="1", actor="a", owner="ahead", gate=PASSED)
+    now = world.clock.now
+    ahead = lambda: now + timedelta(days=1)  # noqa: E731
+    with pytest.raises(PromotionConflictError, match="ahead lost its lease on churn"):
+        promote(request, journal=world.journal, registry=Slow(), clock=ahead)
+    assert (world.alias, world.state.champion("champion")) == ("2", "3")
+    with pytest.raises(PromotionConflictError, match="moved from outside"):
+        world.promote("4", "3")
+    assert world.promote("4", "3", on_foreign_change="restore").version == "4"
+
+
+class Elsewhere(World):
+    """The same journal in another environment, whose MLflow gave the same numbers to other runs."""
+
+    def __init__(self, world):
+        super().__init__()
+        self.journal, self.clock, self.registry = world.journal, world.clock, MemoryRegistry()
+        for number in range(1, 6):
+            self.registry.create_version("churn", run_id=f"other{number}", source="models:/m", tags={})
+
+
+OTHER_REGISTRY = "is run other{0} in this registry, but run run{0} in the journal.*journal_conn_id"
+
+
+def promoted_twice(world):
+    for version in ("1", "2", "3"):
+        world.write(
+            kinds.MODEL_REGISTERED, **payloads.model_registered(version=version, run_id=f"run{version}", source="s")
+        )
+    world.promote("1", None)
+    world.promote("2", "1")
+
+
+@pytest.mark.parametrize("on_foreign_change", ["fail", "adopt", "restore"])
+@pytest.mark.parametrize("alias", [None, "1", "2", "3"])
+def test_no_alias_of_another_registry_moves_to_or_from_what_this_journal_judged(world, alias, on_foreign_change):
+    promoted_twice(world)
+    other = Elsewhere(world)
+    if alias is not None:
+        other.registry.set_alias("churn", alias="champion", version=alias)
+    for act in (
+        lambda: other.rollback(on_foreign_change=on_foreign_change),
+        lambda: other.rollback("2", on_foreign_change=on_foreign_change),
+        lambda: other.promote("2", alias, on_foreign_change=on_foreign_change),
+        lambda: other.promote("1", alias, allow_downgrade=True, on_foreign_change=on_foreign_change),
+    ):
+        with pytest.raises(PromotionConflictError):
+            act()
+        assert other.alias == alias
+    assert world.state.champion("champion") == "2"
+
+
+@pytest.mark.parametrize("act", ["fail", "restore", "promote"])
+def test_another_registry_s_version_is_refused_by_both_its_runs(world, act):
+    promoted_twice(world)
+    other = Elsewhere(world)
+    other.registry.set_alias("churn", alias="champion", version="3" if act == "restore" else "2")
+    move = (lambda: other.promote("2", "1")) if act == "promote" else lambda: other.rollback(on_foreign_change=act)
+    with pytest.raises(PromotionConflictError, match=OTHER_REGISTRY.format(3 if act == "restore" else 2)):
+        move()
+
+
+def test_a_move_that_another_registry_s_alias_seems_to_have_done_is_not_finished(world):
+    world.promote("1", None)
+    leased = payloads.promotion_leased(owner="attempt", token=2, until=world.clock.now + timedelta(minutes=2))
+    world.write(kinds.PROMOTION_LEASED, **leased)
+    announced = payloads.promotion_pending(
+        alias="champion", version="2", previous="1", token=2, gate_digest=None, rollback=False, run_id="run2"
+    )
+    world.write(kinds.PROMOTION_PENDING, **announced)
+    other = Elsewhere(world)
+    other.registry.set_alias("churn", alias="champion", version="2")
+    with pytest.raises(PromotionConflictError, match=OTHER_REGISTRY.format(2)):
+        other.promote("3", "2")
+    assert world.state.champion("champion") == "1"
+
+
+def test_a_version_that_the_journal_never_met_may_still_be_adopted(world):
+    promoted_twice(world)
+    world.registry.set_alias("churn", alias="champion", version="4")
+    assert world.promote("5", "4", on_foreign_change="adopt").version == "5"
+    assert world.state.runs["4"] == "run4"
+
+
+@pytest.mark.parametrize("key", ["verdict", "reason", "sentence", "digest", "champion"])
+def test_a_gate_decision_that_lacks_a_word_is_named(world, key):
+    world.gate("1")
+    payload = {**world.journal.read(STREAM)[-1].record.payload}
+    del payload[key]
+    world.write(kinds.GATE_DECIDED, **payload)
+    with pytest.raises(DataError, match=f"Entry 2 of model/churn, the gate's decision on .*, does not say {key}"):
+        world.promote("1", None)
+
+
+def test_going_back_on_purpose_is_an_override_in_the_journal(world):
+    world.promote("3", None)
+    world.promote("2", "3", allow_downgrade=True)
+    used = [e.record.payload for e in world.journal.read(STREAM) if e.record.kind == kinds.OVERRIDE_USED]
+    assert used == [
+        {
+            "what": "order: version 2 is older than the champion, version 3.",
+            "why": "allow_downgrade=True",
+            "version": "2",
+            "run_id": None,
+        }
+    ]
+    world.promote("4", "2", allow_downgrade=True)
+    assert world.kinds().count(kinds.OVERRIDE_USED) == 1
 
 
 @pytest.mark.parametrize("moves", [True, False], ids=["late", "does nothing"])
