@@ -60,8 +60,9 @@ def check(arguments: Namespace) -> int:
             count += 1
             yield entry
 
-    for stream in sorted({*streams, *heads}):
-        breaks = verify(counted(journal.scan(stream)), {stream: heads[stream]} if stream in heads else None)
+    for stream in (*sorted({*streams, *heads}), None):  # None: rows whose stream is none any more
+        noted = {stream: heads[stream]} if stream in heads else None
+        breaks = verify(counted(journal.scan(stream)), noted)
         for fault in breaks:
             print(f"{fault.stream}: {fault.code}: {fault.sentence}")
         found += len(breaks)

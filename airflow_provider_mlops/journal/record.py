@@ -202,6 +202,9 @@ class _Stream:
 
     def add(self, row: Entry) -> None:
         expected = self.last + 1
+        if row.sequence < 1:  # it counts as missing where it was
+            self.faults.append(row)
+            return
         if row.sequence > expected:
             gone = (
                 f"Entry {expected} is"
@@ -245,6 +248,8 @@ class _Stream:
         if written_at != row.sequence and entry_hash(self.name, written_at, row.record, row.previous_hash) == row.hash:
             sentence = f"Entry {row.sequence} was written as entry {written_at}."
             return Break(self.name, row.sequence, "reordered", sentence)
+        if row.sequence < 1:
+            return Break(self.name, row.sequence, "edited", "A row is at no place: the first entry of a stream is 1.")
         return Break(self.name, row.sequence, "edited", f"The content of entry {row.sequence} does not fit its hash.")
 
     def _fault(self, sequence: int, code: str, sentence: str) -> None:

@@ -343,6 +343,9 @@ TAMPERINGS = [
     ("DELETE FROM mlops_journal WHERE sequence = 3", [(3, "removed")]),
     ("DELETE FROM mlops_journal WHERE sequence < 3", [(1, "removed")]),
     ("UPDATE mlops_journal SET sequence = 9 WHERE sequence = 3", [(3, "removed"), (6, "removed"), (9, "reordered")]),
+    ("UPDATE mlops_journal SET sequence = -1 WHERE sequence = 3", [(-1, "reordered"), (3, "removed")]),
+    ("UPDATE mlops_journal SET sequence = -1 WHERE sequence = 5", [(-1, "reordered")]),
+    ("UPDATE mlops_journal SET sequence = 0, actor = 'x' WHERE sequence = 5", [(0, "edited")]),
 ]
 
 
@@ -376,6 +379,53 @@ def test_a_row_of_a_file_edited_into_anything_is_a_break_and_no_crash(tmp_path, 
     breaks = verify(journal.scan("s"))
     assert {fault.code for fault in breaks} <= {"edited", "removed", "replaced", "reordered"}
     assert 2 in {fault.sequence for fault in breaks}
+
+
+LAST_ROWS = ["'abc'", "9223372036854775807", "x'00'", "9", "0.5"]
+
+
+@pytest.mark.parametrize("sequence", LAST_ROWS)
+def test_nothing_is_chained_to_a_last_row_of_a_file_that_is_at_no_place(tmp_path, sequence):
+    journal = SqlJournal(f"sqlite:///{tmp_path}/journal.db")
+    for number in range(3):
+        journal.append("model/churn", number, record(number=number))
+    change(journal, f"UPDATE mlops_journal SET sequence = {sequence} WHERE sequence = 3")
+    if sequence == "0.5":  # before the others: the tail is cut
+        change(journal, "DELETE FROM mlops_journal WHERE sequence IN (1, 2)")
+    with pytest.raises(DataError, match="model/churn was changed from outside: its last row, at sequence"):
+        append_next(journal, "model/churn", record())
+    with pytest.raises(DataError, match="model/churn was changed from outside"):
+        journal.append("model/churn", 3, record())
+    if sequence.isdecimal():
+        assert journal.last_sequence("model/churn") == int(sequence)
+    else:
+        with pytest.raises(DataError, match="model/churn was changed from outside"):
+            journal.last_sequence("model/churn")
+    assert verify(journal.scan("model/churn"))
+
+
+@pytest.mark.parametrize("edit", ["actor = 'somebody else'", "hash = previous_hash", "payload = '{}'"])
+def test_nothing_is_chained_to_a_last_row_that_was_edited(sql, edit):
+    for number in range(3):
+        sql.append("model/churn", number, record(number=number))
+    change(sql, f"UPDATE mlops_journal SET {edit} WHERE sequence = 3")
+    for expected in (3, None):
+        with pytest.raises(DataError, match="its last row, at sequence 3, is not what was written"):
+            sql.append("model/churn", expected, record())
+    assert sql.last_sequence("model/churn") == 3
+
+
+def test_a_row_whose_stream_is_none_any_more_is_found(tmp_path):
+    journal = SqlJournal(f"sqlite:///{tmp_path}/journal.db")
+    for number in range(3):
+        journal.append("s", number, record(number=number))
+    assert list(journal.scan(None)) == []
+    change(journal, "UPDATE mlops_journal SET stream = x'73' WHERE sequence = 3")
+    assert journal.streams() == ["s"]
+    assert [(fault.stream, fault.sequence, fault.code) for fault in verify(journal.scan(None))] == [
+        ("b's'", 1, "removed"),
+        ("b's'", 3, "edited"),
+    ]
 
 
 def test_a_scan_gives_what_a_read_gives(sql):

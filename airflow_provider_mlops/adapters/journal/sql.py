@@ -33,8 +33,8 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 
-from airflow_provider_mlops.errors import ConfigError, ConflictError, ServiceError
-from airflow_provider_mlops.journal.record import GENESIS, Entry, Record, check_name
+from airflow_provider_mlops.errors import ConfigError, ConflictError, DataError, ServiceError
+from airflow_provider_mlops.journal.record import GENESIS, Entry, Record, check_name, entry_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +44,7 @@ __all__ = ["SqlJournal"]
 _VERSION_TABLE: Final = "mlops_alembic_version"
 _BUSY_SECONDS: Final = 60.0  # how long a writer of a SQLite file waits for the others
 _CONFLICT_SECONDS: Final = 0.03
+_LARGEST: Final = 2**63 - 1  # what the column of sequences holds
 _CHUNK: Final = 2000  # rows that are fetched at a time
 _JOURNAL: Final = sa.table(
     "mlops_journal",
@@ -108,17 +109,12 @@ class SqlJournal:
             if not self._is_sqlite:
                 raise self._no_table()
             self.migrate()
-        newest = (
-            sa.select(_JOURNAL.c.sequence, _JOURNAL.c.hash)
-            .where(_JOURNAL.c.stream == stream)
-            .order_by(_JOURNAL.c.sequence.desc())
-            .limit(1)
-        )
+        newest = sa.select(_JOURNAL).where(_JOURNAL.c.stream == stream).order_by(_JOURNAL.c.sequence.desc()).limit(1)
         with self._connection() as connection:
             if expected_sequence is None:
                 self._queue_up(connection, stream)
             last = connection.execute(newest).one_or_none()
-            sequence, previous_hash = (last.sequence, last.hash) if last else (0, GENESIS)
+            sequence, previous_hash = _end_of(_entry(last), last.sequence) if last else (0, GENESIS)
             if expected_sequence not in (None, sequence):
                 raise ConflictError(f"{stream} ends at entry {sequence}, not at {expected_sequence}. Read it again.")
             entry = Entry.following(stream, sequence + 1, record, previous_hash)
@@ -147,9 +143,14 @@ class SqlJournal:
         """Return the entries, see `Journal.read`. What is no record any more comes too, and never fits its hash."""
         return [_entry(row) for row in self._select(_rows_of(stream, after))]
 
-    def scan(self, stream: str) -> Iterator[Entry]:
-        """Give what `read` returns, one after the other: for a check of streams that may not fit into memory."""
-        if not self._found():
+    def scan(self, stream: str | None) -> Iterator[Entry]:
+        """
+        Give what `read` returns, one after the other: for a check of streams that may not fit into memory.
+
+        :param stream: ``None`` gives the rows that no stream has, since a hand made their stream something else than
+            text. Their `Entry.stream` is how it looks in Python.
+        """
+        if not self._found() or (stream is None and not self._is_sqlite):  # others keep only text in a column of text
             return
         with self._connection() as connection:
             for row in connection.execution_options(yield_per=_CHUNK).execute(_rows_of(stream, 0)):
@@ -158,11 +159,15 @@ class SqlJournal:
     def last_sequence(self, stream: str) -> int:
         """Return the newest sequence, see `Journal.last_sequence`."""
         rows = self._select(sa.select(sa.func.max(_JOURNAL.c.sequence)).where(_JOURNAL.c.stream == stream))
-        return int(rows[0][0] or 0) if rows else 0
+        last = (rows[0][0] or 0) if rows else 0
+        if not isinstance(last, int):
+            raise _changed(stream, last)
+        return last
 
     def streams(self) -> list[str]:
         """Return the names of all streams, sorted."""
-        return sorted(row.stream for row in self._select(sa.select(_JOURNAL.c.stream).distinct()))
+        rows = self._select(sa.select(_JOURNAL.c.stream).distinct())
+        return sorted(row.stream for row in rows if isinstance(row.stream, str))
 
     def migrate(self) -> None:
         """
@@ -307,9 +312,27 @@ def _upgrade(connection: sa.Connection) -> None:
         context.run_migrations()
 
 
-def _rows_of(stream: str, after: int) -> sa.Select[Any]:
-    wanted = sa.select(_JOURNAL).where(_JOURNAL.c.stream == stream, _JOURNAL.c.sequence > after)
+def _rows_of(stream: str | None, after: int) -> sa.Select[Any]:
+    named = _JOURNAL.c.stream == stream if stream is not None else sa.func.typeof(_JOURNAL.c.stream) != "text"
+    wanted = sa.select(_JOURNAL).where(named)
+    if after:  # a whole stream also has the rows that a hand moved before its begin
+        wanted = wanted.where(_JOURNAL.c.sequence > after)
     return wanted.order_by(_JOURNAL.c.sequence)
+
+
+def _end_of(last: Entry, stored: Any) -> tuple[int, str]:
+    """Return the sequence and the hash of a stream's *last* entry. :raises DataError: it is not what was written."""
+    fits = entry_hash(last.stream, last.sequence, last.record, last.previous_hash) == last.hash
+    if not fits or not 0 < last.sequence < _LARGEST:
+        raise _changed(last.stream, stored)
+    return last.sequence, last.hash
+
+
+def _changed(stream: str, stored: Any) -> DataError:
+    return DataError(
+        f"The journal of {stream} was changed from outside: its last row, at sequence {stored!r:.40}, is not what was "
+        "written, and nothing follows it. See `mlops journal verify`, and restore the rows from a backup or an export."
+    )
 
 
 def _row(entry: Entry) -> dict[str, Any]:
@@ -333,4 +356,5 @@ def _entry(row: sa.Row[Any]) -> Entry:
         record = Record("unreadable", datetime.fromtimestamp(0, UTC), "unknown", {"row": repr(tuple(row))})
     # SQLite keeps any type in any column.
     sequence = row.sequence if isinstance(row.sequence, int) else 0
-    return Entry(row.stream, sequence, record, str(row.previous_hash), str(row.hash))
+    stream = row.stream if isinstance(row.stream, str) else repr(row.stream)
+    return Entry(stream, sequence, record, str(row.previous_hash), str(row.hash))
