@@ -24,6 +24,7 @@ __all__ = ["fresh_number", "identity", "job_backend", "python_of", "run_job", "v
 _POLL = 0.2  # seconds
 _KINDS = ("process",)
 _SECRET = 8  # characters from which on the value of a variable may be a secret; "1" in a log is none
+_PATIENCE = 60.0  # seconds; more than a backend needs to end a job that ran too long
 _TAIL = 20  # lines of the log that an error repeats
 
 
@@ -99,12 +100,15 @@ def fresh_number(backend: JobBackend, task: tuple[str, str, str, int]) -> int:
     return n
 
 
-def run_job(backend: JobBackend, spec: JobSpec, log: Log) -> tuple[JobStatus, str]:
+def run_job(backend: JobBackend, spec: JobSpec, log: Log, *, patience: float = _PATIENCE) -> tuple[JobStatus, str]:
     """
     Submit *spec* if it is not there yet, copy its log line by line to *log*, wait for its end.
 
     Returns the final status and the last lines of the log. The values of *spec*'s secrets are hidden in all of them: a
     script, or a pickle that it loads, may print its environment.
+
+    :param patience: seconds beyond *spec*'s ``run_timeout`` after which the job is killed by this process: what runs it
+        should have ended it by then, but the job may have stopped that.
     """
     from airflow_provider_mlops.jobs import JobPhase, JobStatus
 
@@ -117,10 +121,17 @@ def run_job(backend: JobBackend, spec: JobSpec, log: Log) -> tuple[JobStatus, st
 
     backend.submit(spec)
     offset, rest, tail = 0, "", [""]
+    deadline: float | None = None
     while True:
         status = backend.status(spec.name)
         if status.phase is JobPhase.UNKNOWN:  # it was submitted, so what was kept of it is gone: do not wait for ever
             status = JobStatus(JobPhase.LOST, None, "Its state was removed while it ran.")
+        if status.phase is JobPhase.RUNNING:
+            deadline = deadline or time.monotonic() + spec.run_timeout.total_seconds() + patience
+            if time.monotonic() >= deadline:
+                backend.kill(spec.name)
+                reason = f"It ran longer than its run_timeout of {spec.run_timeout}, and what runs it did not end it."
+                status = JobStatus(JobPhase.TIMED_OUT, None, reason)
         final = status.phase.is_final
         text, offset = backend.logs(spec.name, offset)
         while text:

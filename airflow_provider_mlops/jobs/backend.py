@@ -120,6 +120,13 @@ class JobBackend(Protocol):
     def cancel(self, name: str) -> None:
         """Ask for the job's end; it becomes ``FAILED`` soon. Nothing happens when it has ended or is unknown."""
 
+    def kill(self, name: str) -> None:
+        """
+        End the job at once, with what runs it: for one that outlived its ``run_timeout``, and becomes ``TIMED_OUT``.
+
+        Nothing happens when it has ended or is unknown.
+        """
+
 
 def check_job_name(name: str) -> str:
     """Return *name* when it can name a job. :raises ConfigError: it cannot."""

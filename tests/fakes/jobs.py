@@ -39,3 +39,7 @@ class MemoryJobs:
     def cancel(self, name: str) -> None:
         if self.status(name).phase is JobPhase.RUNNING:
             self.end(name, JobPhase.FAILED, None, "It was cancelled.")
+
+    def kill(self, name: str) -> None:
+        if self.status(name).phase is JobPhase.RUNNING:
+            self.end(name, JobPhase.TIMED_OUT, None, "It ran longer than its run_timeout.")

@@ -13,12 +13,14 @@ import threading
 import time
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from airflow_provider_mlops.adapters.jobs import keeper
 from airflow_provider_mlops.adapters.jobs.subprocess import ProcessBackend
 from airflow_provider_mlops.errors import ConfigError, ServiceError
+from airflow_provider_mlops.hooks.jobs import run_job
 from airflow_provider_mlops.jobs import JobPhase, JobSpec
 
 
@@ -87,6 +89,66 @@ def test_an_outcome_that_is_none_is_not_read(backend, tmp_path):
     assert settled(backend, "liar").phase is JobPhase.SUCCEEDED  # the keeper has the last word
     (tmp_path / "jobs" / "liar" / "exit").write_text('{"phase": "splendid"}')
     assert settled(backend, "liar").phase is JobPhase.LOST
+
+
+FORGED = '{"phase": "succeeded", "exit_code": 0, "reason": ""}'
+
+
+@pytest.mark.parametrize(
+    ("then", "phase"),
+    [
+        ("sys.exit(3)", JobPhase.FAILED),
+        ("os.kill(os.getppid(), signal.SIGKILL); time.sleep(60)", JobPhase.LOST),
+        ("os.remove('../lock'); time.sleep(1); sys.exit(3)", JobPhase.FAILED),
+        ("os.remove('../exit'); os.mkdir('../exit'); sys.exit(3)", JobPhase.LOST),
+    ],
+    ids=["fails", "kills its keeper", "removes the lock", "bars the keeper"],
+)
+def test_an_outcome_that_the_job_wrote_itself_is_not_believed(backend, then, phase):
+    code = f"import os, signal, sys, time; open('../exit', 'w').write({FORGED!r}); {then}"
+    backend.submit(JobSpec("forger", python(code)))
+    seen = settled(backend, "forger")
+    assert seen.phase is phase
+    assert backend.status("forger") == seen
+    assert ProcessBackend(backend._root).status("forger") == seen
+
+
+def test_a_job_that_stops_its_keeper_is_killed_with_all_that_it_started(backend):
+    code = """
+        import os, signal, subprocess, sys, time
+        child = subprocess.Popen(["sleep", "60"], start_new_session=True)
+        print(os.getpid(), child.pid, os.getppid(), flush=True)
+        os.kill(os.getppid(), signal.SIGSTOP)
+        time.sleep(60)
+    """
+    lines = []
+    log = SimpleNamespace(info=lambda text, *values: lines.append(text % values))
+    spec = JobSpec("stopper", python(code), run_timeout=timedelta(seconds=1))
+    status, _ = run_job(backend, spec, log, patience=1.0)
+    assert status.phase is JobPhase.TIMED_OUT
+    assert "run_timeout of 0:00:01, and what runs it did not end it" in status.reason
+    until(lambda: not any(is_alive(int(pid)) for pid in lines[0].split()))
+    assert backend.status("stopper").phase is JobPhase.TIMED_OUT
+    backend.kill("stopper")  # nothing happens
+
+
+def test_a_process_that_ends_leaves_no_job_whose_keeper_was_stopped(tmp_path):
+    job = "import os, signal, time; print(os.getpid(), os.getppid(), flush=True); os.kill(os.getppid(), 19); time.sleep(60)"
+    submitter = f"""
+        import sys, time
+        from pathlib import Path
+        from airflow_provider_mlops.adapters.jobs import keeper
+        from airflow_provider_mlops.adapters.jobs.subprocess import ProcessBackend
+        from airflow_provider_mlops.jobs import JobSpec
+        keeper.KILL_SECONDS = 1.0
+        backend = ProcessBackend(Path({str(tmp_path)!r}))
+        backend.submit(JobSpec("stopper", (sys.executable, "-c", {job!r})))
+        while "\\n" not in backend.logs("stopper")[0]:
+            time.sleep(0.05)
+        print(backend.logs("stopper")[0])
+    """
+    done = subprocess.run(python(submitter), capture_output=True, text=True, timeout=30, check=True)
+    until(lambda: not any(is_alive(int(pid)) for pid in done.stdout.split()))
 
 
 def test_a_job_starts_in_the_folder_it_was_given(backend, tmp_path):

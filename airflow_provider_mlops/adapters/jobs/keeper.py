@@ -144,7 +144,7 @@ def descendants(root: int) -> list[int]:
     return found
 
 
-def finish(folder: Path, phase: str, code: int, reason: str) -> None:
+def finish(folder: Path, phase: str, code: int | None, reason: str) -> None:
     """Write the outcome: there at once and complete, or not at all."""
     partial = folder / "exit.partial"
     with partial.open("w", encoding="utf-8") as file:

@@ -5,11 +5,15 @@ Everything about a job lies in ROOT/NAME::
 
     lock     locked while the job's keeper lives; that tells RUNNING from LOST without trusting a process id
     log      what the job wrote
-    exit     the outcome, written last
+    exit     the outcome, written last; read only when the keeper has ended, and well
     cancel   there when somebody asked for the job's end
     work     where the job starts, unless its specification names a folder
 
 Neither command nor environment is written down.
+
+A job runs as the same user as its keeper, so it can stop or kill it and write whatever it likes here. What it writes to
+``exit`` while its keeper lives is replaced by the keeper's word; when the keeper does not end by itself, the process
+that started it writes that the job is lost. `ProcessBackend.kill` ends a job whose keeper does nothing any more.
 """
 
 from __future__ import annotations
@@ -20,12 +24,13 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_mlops.adapters.jobs import keeper
 from airflow_provider_mlops.errors import ConfigError, ServiceError
@@ -40,9 +45,18 @@ __all__ = ["ProcessBackend"]
 _INHERITED = ("PATH", "HOME", "LANG", "TZ")
 _PAGE = 1 << 20  # bytes of log that one call returns
 
-# The keepers that this process has started, by the writing end of their pipe. Nobody writes there: it closes when this
-# process ends, in whatever way, and that is the message.
-_KEEPERS: dict[int, subprocess.Popen[bytes]] = {}
+
+class _Kept(NamedTuple):
+    """A job of this process: its state, its folder for temporary files, its keeper."""
+
+    folder: Path
+    temporary: str
+    keeper: subprocess.Popen[bytes]
+
+
+# The jobs whose keepers this process has started, by the writing end of their pipe. Nobody writes there: it closes when
+# this process ends, in whatever way, and that is the message.
+_KEPT: dict[int, _Kept] = {}
 
 
 class ProcessBackend:
@@ -91,17 +105,17 @@ class ProcessBackend:
     def status(self, name: str) -> JobStatus:
         """See `JobBackend.status`."""
         folder = self._folder(name)
+        # Before the outcome: a keeper that ends in between has written its outcome by then, or `_reap` has.
+        own = _own(folder)
+        alive = _is_locked(folder / "lock") if own is None else own.keeper.poll() is None
         _reap()
-        # The lock before the outcome: a keeper that ends in between has written its outcome by then.
-        alive = _is_locked(folder / "lock")
-        if alive is None or not (alive or (folder / "log").exists()):
+        if not alive and not (folder / "log").exists():
             return JobStatus(JobPhase.UNKNOWN)
-        # One that cannot be read was not written by the keeper, who replaces it when the job ends.
-        with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
-            outcome = json.loads((folder / "exit").read_text(encoding="utf-8"))
-            return JobStatus(JobPhase(outcome["phase"]), outcome["exit_code"], outcome["reason"])
         if alive:
             return JobStatus(JobPhase.RUNNING)
+        with suppress(OSError, ValueError, KeyError, TypeError):  # one that cannot be read was not written by us
+            outcome = json.loads((folder / "exit").read_text(encoding="utf-8"))
+            return JobStatus(JobPhase(outcome["phase"]), outcome["exit_code"], outcome["reason"])
         return JobStatus(JobPhase.LOST, None, "It ended together with the process that had submitted it.")
 
     def logs(self, name: str, after: int = 0) -> tuple[str, int]:
@@ -124,6 +138,14 @@ class ProcessBackend:
         if self.status(name).phase is JobPhase.RUNNING:
             (self._folder(name) / "cancel").touch()
 
+    def kill(self, name: str) -> None:
+        """See `JobBackend.kill`. Only of a job that this process has submitted."""
+        own = _own(self._folder(name))
+        if own is not None and own.keeper.poll() is None:
+            _end(own)
+            _conclude(own, JobPhase.TIMED_OUT, "It ran longer than its run_timeout, and its keeper did not end it.")
+            _reap(concluded=own)
+
     def _folder(self, name: str) -> Path:
         return self._root / check_job_name(name)
 
@@ -132,7 +154,7 @@ class ProcessBackend:
         temporary = tempfile.mkdtemp(prefix="mlops-job-")  # the keeper removes it
         reading, writing = os.pipe()
         try:
-            _KEEPERS[writing] = subprocess.Popen(
+            process = subprocess.Popen(
                 [
                     *(sys.executable, "-I", "-S", keeper.__file__, str(folder), str(reading), str(lock)),
                     *(str(spec.run_timeout.total_seconds()), str(self._grace), str(starts_in)),
@@ -150,6 +172,7 @@ class ProcessBackend:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
+            _KEPT[writing] = _Kept(folder, temporary, process)
         except BaseException:
             os.close(writing)
             shutil.rmtree(temporary, ignore_errors=True)
@@ -158,27 +181,62 @@ class ProcessBackend:
             os.close(reading)
 
 
-def _reap() -> None:
-    """Forget the keepers that have ended."""
-    for writing, process in list(_KEEPERS.items()):
-        if process.poll() is not None and _KEEPERS.pop(writing, None) is not None:
+def _own(folder: Path) -> _Kept | None:
+    """Return the job in *folder* if its keeper was started by this process and was not seen to have ended."""
+    return next((kept for kept in list(_KEPT.values()) if kept.folder == folder), None)
+
+
+def _reap(*, concluded: _Kept | None = None) -> None:
+    """Forget the keepers that have ended. Of one that did not end by itself, say that its job is lost."""
+    for writing, kept in list(_KEPT.items()):
+        code = kept.keeper.poll()
+        if code is None or _KEPT.get(writing) is not kept:
+            continue
+        if code and kept is not concluded:
+            _conclude(kept, JobPhase.LOST, "It ended together with its keeper, which did not end by itself.")
+        if _KEPT.pop(writing, None) is not None:
             os.close(writing)
+
+
+def _conclude(kept: _Kept, phase: JobPhase, reason: str) -> None:
+    """Write the outcome in the keeper's place, over whatever the job may have put there."""
+    shutil.rmtree(kept.temporary, ignore_errors=True)
+    shutil.rmtree(kept.folder / "exit", ignore_errors=True)  # it is a file, unless the job made it something else
+    with suppress(OSError):
+        keeper.finish(kept.folder, phase.value, None, reason)
+
+
+def _end(kept: _Kept) -> None:
+    """End a job and its keeper at once, also when the keeper was stopped."""
+    deadline = time.monotonic() + keeper.KILL_SECONDS
+    with suppress(ProcessLookupError):
+        kept.keeper.send_signal(signal.SIGSTOP)  # it stays what the job's orphans come to, and so where they are found
+    while time.monotonic() < deadline and (processes := keeper.descendants(kept.keeper.pid)):
+        for process in processes:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        time.sleep(keeper.POLL_SECONDS / 10)
+    kept.keeper.kill()
+    with suppress(subprocess.TimeoutExpired):
+        kept.keeper.wait(timeout=keeper.KILL_SECONDS)
 
 
 def _let_go() -> None:
     """Close all pipes. A process that was forked from this one does so at once, or it would keep the jobs alive."""
-    for writing in _KEEPERS:
+    for writing in _KEPT:
         os.close(writing)
-    _KEEPERS.clear()
+    _KEPT.clear()
 
 
 def _end_all() -> None:
     """End the jobs of a process that ends in the ordinary way, and wait until they have."""
-    keepers = list(_KEEPERS.values())
+    jobs = list(_KEPT.values())
     _let_go()
-    for process in keepers:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=keeper.KILL_SECONDS)
+    for kept in jobs:
+        try:
+            kept.keeper.wait(timeout=keeper.KILL_SECONDS)
+        except subprocess.TimeoutExpired:
+            _end(kept)
 
 
 os.register_at_fork(after_in_child=_let_go)
