@@ -106,7 +106,7 @@ def _reference(arguments: argparse.Namespace) -> DataProfile:
                     f"--{name.replace('_', '-')} says how a profile is made, and REFERENCE is one. Name the data that "
                     "it was made of."
                 )
-        profile = DataProfile.from_json(read_text(arguments.reference))
+        profile = DataProfile.from_json(read_text(arguments.reference), source=arguments.reference)
         return select_columns(profile, columns=arguments.columns, exclude=arguments.exclude or ())
     if arguments.window and not arguments.time:
         raise ConfigError("--window needs --time, the column with the event time.")

@@ -385,7 +385,13 @@ def _require_bins(reference: DataProfile, profile: DataProfile, side: str) -> No
             f"The {side} has other segments than the reference. Profile the {side} with layout=reference."
         )
     for value, part in reference.segments.profiles.items():
-        _require_bins(part, profile.segments.profiles[value], side)
+        of = profile.segments.profiles[value]
+        if missing := [name for name in part.columns if name not in of.columns]:
+            raise ConfigError(
+                f"Segment {value!r} of the {side} has no column {missing[0]!r}. "
+                f"Profile the {side} with layout=reference."
+            )
+        _require_bins(part, of, side)
 
 
 @dataclass(frozen=True, slots=True)

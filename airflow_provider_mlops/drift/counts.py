@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from airflow_provider_mlops.drift.fields import Fields
+
     Counts = npt.NDArray[np.int64]
     Edges = npt.NDArray[np.float64]
 
@@ -29,6 +31,7 @@ __all__ = [
     "counts_array",
     "merge_moments",
     "no_counts",
+    "within",
 ]
 
 CATEGORY_CAP = 50_000  # distinct values of a text column that are counted one by one
@@ -150,24 +153,43 @@ class NumberCounts:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> NumberCounts:
-        """Return what `to_dict` wrote. :raises DataError: shapes that do not fit, edges that do not ascend."""
-        edges = np.asarray(values["edges"], dtype=np.float64)
-        counts = counts_array(values["counts"])
-        if edges.ndim != 1 or counts.shape != (edges.size + 1,) or not (np.diff(edges) > 0).all():
-            raise DataError("'edges' must ascend and 'counts' must have one value more than 'edges'.")
-        return cls(
+    def from_fields(cls, fields: Fields, *, rows: int, block_rows: Counts) -> NumberCounts:
+        """
+        Return what `to_dict` wrote.
+
+        :param rows: of the column, which none of its counts exceeds; *block_rows* alike, per time block.
+        :raises DataError: a field lacks, is of another form, or does not fit the others.
+        """
+        edges = fields.numbers("edges")
+        if not (edges[1:] > edges[:-1]).all():
+            raise fields.error("edges", "do not ascend")
+        found = cls(
             edges=edges,
-            counts=counts,
-            blocks=counts_array(values["blocks"], width=counts.size),
-            nan=values["nan"],
-            negative_infinity=values["negative_infinity"],
-            positive_infinity=values["positive_infinity"],
-            minimum=values["minimum"],
-            maximum=values["maximum"],
-            mean=math.nan if values["mean"] is None else values["mean"],
-            m2=math.nan if values["m2"] is None else values["m2"],
+            counts=fields.counts("counts", edges.size + 1, most=rows),
+            blocks=fields.counts("blocks", block_rows.size, edges.size + 1, most=rows),
+            nan=fields.whole("nan", most=rows),
+            negative_infinity=fields.whole("negative_infinity", most=rows),
+            positive_infinity=fields.whole("positive_infinity", most=rows),
+            minimum=fields.optional_number("minimum"),
+            maximum=fields.optional_number("maximum"),
+            mean=_or_nan(fields.optional_number("mean")),
+            m2=_or_nan(fields.optional_number("m2")),
         )
+        within(fields, found.blocks, block_rows)
+        ends = found.counts[0] + (found.counts[-1] if edges.size else 0)
+        if (
+            found.negative_infinity > found.counts[0]
+            or found.positive_infinity > found.counts[-1]
+            or found.negative_infinity + found.positive_infinity > ends
+        ):
+            raise fields.error("counts", "hold fewer rows in the outer bins than there are infinities")
+        if (found.finite > 0, found.finite > 0) != (found.minimum is not None, found.maximum is not None):
+            raise fields.error("minimum", "and 'maximum' do not fit the number of finite values")
+        if found.minimum is not None and found.maximum is not None and found.minimum > found.maximum:
+            raise fields.error("minimum", "is above 'maximum'")
+        if found.m2 < 0:
+            raise fields.error("m2", "is negative, and it is a sum of squares")
+        return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -230,15 +252,27 @@ class CategoryCounts:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> CategoryCounts:
-        """Return what `to_dict` wrote. :raises DataError: shapes that do not fit."""
-        cells = tuple(values["cells"])
+    def from_fields(cls, fields: Fields, *, rows: int, block_rows: Counts) -> CategoryCounts:
+        """Return what `to_dict` wrote; as `NumberCounts.from_fields`."""
+        cells = fields.texts("cells")
+        blocks = fields.counts("blocks", block_rows.size, len(cells) + 1, most=rows)
+        within(fields, blocks, block_rows)
         return cls(
             cells=cells,
-            counts={value: int(count) for value, count in values["counts"].items()},
-            blocks=counts_array(values["blocks"], width=len(cells) + 1),
-            tail_rows=values["tail_rows"],
+            counts=fields.numbered("counts", most=rows),
+            blocks=blocks,
+            tail_rows=fields.whole("tail_rows", most=rows),
         )
+
+
+def within(fields: Fields, blocks: Counts, block_rows: Counts) -> None:
+    """:raises DataError: a time block counts more values than it has rows."""
+    if (blocks.sum(axis=1) > block_rows).any():
+        raise fields.error("blocks", "hold more values than 'block_rows' has rows")
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 class Spread:

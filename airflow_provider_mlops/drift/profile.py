@@ -9,6 +9,7 @@ addition, so files, days and serving pods can be counted apart. Pure: nothing he
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -25,8 +26,9 @@ from airflow_provider_mlops.drift.counting import (
     parse_text,
     plain,
 )
-from airflow_provider_mlops.drift.counts import CategoryCounts, Family, NumberCounts, Spread, counts_array
-from airflow_provider_mlops.drift.texts import TextCounter
+from airflow_provider_mlops.drift.counts import CategoryCounts, Family, NumberCounts, Spread
+from airflow_provider_mlops.drift.fields import MOST_ROWS, Fields
+from airflow_provider_mlops.drift.texts import MEASURES, TextCounter
 from airflow_provider_mlops.drift.vectors import VectorCounter, VectorCounts
 from airflow_provider_mlops.errors import ConfigError, DataError
 
@@ -57,6 +59,19 @@ _MOMENTS = tuple(  # the earliest and the latest time that a datetime can hold, 
     for year, month, day in ((1, 1, 1), (9999, 12, 31))
 )
 _STEPS = (86_400, 3_600, 60)  # seconds; rows of one day, hour or minute are often stamped with its beginning
+MOST_JSON = 256 << 20  # characters of a profile that are read; real ones have a few millions
+_MOST_BLOCKS = 1 << 62
+_MOST_SECONDS = 10_000 * 366 * 86_400
+_PARTS = ("numbers", "categories", "texts", "vectors")
+_PARTS_OF: Mapping[Family, Sequence[set[str]]] = {
+    Family.NUMBER: [{"numbers"}],
+    Family.BOOLEAN: [{"categories"}],
+    Family.TEXT: [{"categories"}, {"texts"}, {"categories", "texts"}],
+    Family.TIME: [set()],
+    Family.OTHER: [set()],
+    Family.VECTOR: [set(), {"vectors"}],
+}
+"""What may be counted of each family. Text is settled as one of both when all its rows are counted."""
 BLOCK_TOLERANCE = 0.05  # share of a block that may lack at the ends of the data before the block counts as partial
 
 
@@ -173,23 +188,53 @@ class ColumnProfile:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ColumnProfile:
-        """Return what `to_dict` wrote."""
-        numbers, categories = values["numbers"], values["categories"]
-        texts, vectors = values.get("texts"), values.get("vectors")
-        return cls(
-            family=Family(values["family"]),
-            rows=values["rows"],
-            null=values["null"],
-            block_missing=counts_array(values["block_missing"]),
-            retyped=dict(values["retyped"]),
-            unparsed=values["unparsed"],
-            identifier=values["identifier"],
-            numbers=NumberCounts.from_dict(numbers) if numbers else None,
-            categories=CategoryCounts.from_dict(categories) if categories else None,
-            texts={name: NumberCounts.from_dict(counts) for name, counts in texts.items()} if texts else None,
-            vectors=VectorCounts.from_dict(vectors) if vectors else None,
+    def from_fields(cls, fields: Fields, *, rows: int, block_rows: Counts) -> ColumnProfile:
+        """
+        Return what `to_dict` wrote.
+
+        :param rows: of the data set, which no count exceeds; *block_rows* alike, per time block.
+        :raises DataError: a field lacks, is of another form, or does not fit the others.
+        """
+        family, held = _family(fields), fields.whole("rows", most=rows)
+        numbers, categories, texts, vectors = map(fields.optional, ("numbers", "categories", "texts", "vectors"))
+        measured = dict(texts.objects("measure")) if texts else {}
+        if not set(measured) <= set(MEASURES):
+            raise fields.error("texts", f"holds other measures than {', '.join(MEASURES)}")
+
+        def number_counts(part: Fields) -> NumberCounts:
+            return NumberCounts.from_fields(part, rows=held, block_rows=block_rows)
+
+        column = cls(
+            family=family,
+            rows=held,
+            null=fields.whole("null", most=held),
+            block_missing=fields.counts("block_missing", block_rows.size, most=rows),
+            retyped=fields.numbered("retyped", most=held),
+            unparsed=fields.whole("unparsed", most=held),
+            identifier=fields.flag("identifier"),
+            numbers=number_counts(numbers) if numbers else None,
+            categories=CategoryCounts.from_fields(categories, rows=held, block_rows=block_rows) if categories else None,
+            texts={name: number_counts(part) for name, part in measured.items()} if measured else None,
+            vectors=VectorCounts.from_fields(vectors, rows=held, block_rows=block_rows) if vectors else None,
         )
+        parts = (column.numbers, column.categories, column.texts, column.vectors)
+        kinds = {name for name, part in zip(_PARTS, parts, strict=True) if part is not None}
+        if kinds not in ([set()] if column.identifier else _PARTS_OF[family]):
+            of = "an identifier" if column.identifier else family.value
+            raise fields.error("family", f"is {of}, and {', '.join(sorted(kinds)) or 'nothing'} is counted of it")
+        if column.identifier and family is not Family.TEXT:
+            raise fields.error("identifier", f"is true, and a column of {family.value} is none")
+        if (column.block_missing > block_rows).any():
+            raise fields.error("block_missing", "holds more rows than 'block_rows'")
+        for counts in (*column.measures.values(), column.categories, column.vectors):
+            if counts is not None and (counts.rows > column.values or (counts.rows > 0) != (column.values > 0)):
+                raise fields.error(
+                    "rows",
+                    f"leaves {column.values:,} values besides the null and odd ones, and {counts.rows:,} are counted",
+                )
+        if column.values < 0:
+            raise fields.error("rows", f"is {held:,}, and more are null or odd")
+        return column
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -378,55 +423,82 @@ class DataProfile:
         return json.dumps(self.to_dict(), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> DataProfile:
+    def from_json(cls, text: str | bytes, *, source: str = "") -> DataProfile:
         """
-        Return the profile that `to_json` wrote.
+        Return the profile that `to_json` wrote. All of it is checked here, once, so that it may come from anywhere.
 
-        :raises DataError: no JSON, a schema newer than this package reads, or fields that are missing or do not fit.
+        :param source: where *text* came from, for messages.
+        :raises DataError: no JSON, a schema newer than this package reads, or a field that lacks, is of another form or
+            does not fit the others.
         """
+        profile = f"The profile {source!r}" if source else "The profile"
+        if len(text) > MOST_JSON:
+            raise DataError(
+                f"{profile} is {len(text) >> 20:,} MiB long, and no more than {MOST_JSON >> 20:,} are read. "
+                "Make it anew without its largest columns (exclude)."
+            )
         try:
-            values = json.loads(text)
-        except ValueError as error:
-            raise DataError(f"The profile is no JSON ({error}). Make it anew from its data.") from error
+            text = text if isinstance(text, str) else text.decode()
+            values = json.loads(text, parse_constant=_refuse_constant)
+            if "\\ud" in text or "\\uD" in text:  # half a character may be among these, which no file can hold
+                json.dumps(values, ensure_ascii=False).encode()
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{profile} is no JSON ({str(error)[:200]}). Make it anew from its data.") from error
         version = values.get("schema") if isinstance(values, dict) else None
-        if not isinstance(version, int):
-            raise DataError("The JSON is no data profile: it has no 'schema' number. Make it anew from its data.")
+        if type(version) is not int:
+            raise DataError(f"{profile} is no data profile: it has no 'schema' number. Make it anew from its data.")
         if version > SCHEMA_VERSION:
             raise DataError(
-                f"The profile has schema {version}; this version of airflow-provider-mlops reads up to "
+                f"{profile} has schema {str(version)[:20]}; this version of airflow-provider-mlops reads up to "
                 f"{SCHEMA_VERSION}. Upgrade the package, or make the profile anew from its data."
             )
         try:
-            return cls._from_dict(values)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(
-                f"The profile is damaged ({type(error).__name__}: {str(error)[:200]}). Make it anew from its data."
-            ) from error
+            fields = Fields(values)
+            fields.whole("schema", least=1)
+            return cls._from_fields(fields, MOST_ROWS)
+        except DataError as error:
+            raise DataError(f"{profile} is damaged: {error} Make it anew from its data.") from error
 
     @classmethod
-    def _from_dict(cls, values: Mapping[str, Any]) -> DataProfile:
-        seconds, segments = values["block_seconds"], values.get("segments")
-        return cls(
-            rows=values["rows"],
-            columns={name: ColumnProfile.from_dict(column) for name, column in values["columns"].items()},
-            timestamp=values["timestamp"],
-            excluded=tuple(values["excluded"]),
-            extra=dict(values["extra"]),
-            start=values["start"],
-            end=values["end"],
-            block=None if seconds is None else timedelta(seconds=seconds),
-            origin=values["origin"],
-            blocks=tuple(values["blocks"]),
-            block_rows=tuple(values["block_rows"]),
-            sampled_of=values.get("sampled_of"),
-            segments=Segments(
-                column=segments["column"],
-                family=Family(segments["family"]),
-                profiles={part["value"]: cls._from_dict(part["profile"]) for part in segments["profiles"]},
-            )
-            if segments
-            else None,
+    def _from_fields(cls, fields: Fields, most: int, whole: DataProfile | None = None) -> DataProfile:
+        """Return what `to_dict` wrote, with at most *most* rows; *whole* is what it is a segment of."""
+        rows = fields.whole("rows", most=most)
+        blocks = fields.counts("blocks", None, least=-_MOST_BLOCKS, most=_MOST_BLOCKS)
+        block_rows = fields.counts("block_rows", blocks.size, least=1, most=max(rows, 1))
+        start, end, block, origin = *map(fields.moment, ("start", "end")), _block(fields), fields.moment("origin")
+        if not (blocks[1:] > blocks[:-1]).all():
+            raise fields.error("blocks", "do not ascend")
+        if int(block_rows.sum()) > rows:
+            raise fields.error("block_rows", f"hold more than the {rows:,} rows of 'rows'")
+        if (start is None) != (end is None) or (start and end and start > end):
+            raise fields.error("start", "and 'end' do not fit: the earliest row and the latest, or neither")
+        if (block is None) != (origin is None) or (block is None and blocks.size):
+            raise fields.error("block_seconds", "and 'origin' do not fit: both, or neither and no 'blocks'")
+        profile = cls(
+            rows=rows,
+            columns={
+                name: ColumnProfile.from_fields(column, rows=rows, block_rows=block_rows)
+                for name, column in fields.object("columns", at=fields.at).objects("column")
+            },
+            timestamp=fields.optional_text("timestamp"),
+            excluded=fields.texts("excluded"),
+            extra=fields.named("extra"),
+            start=fields.optional_text("start"),
+            end=fields.optional_text("end"),
+            block=block,
+            origin=fields.optional_text("origin"),
+            blocks=tuple(blocks.tolist()),
+            block_rows=tuple(block_rows.tolist()),
+            sampled_of=fields.optional_whole("sampled_of", least=rows),
         )
+        segments = fields.optional("segments")
+        if whole is None:
+            return replace(profile, segments=_segments(segments, profile) if segments else None)
+        if segments is not None:
+            raise fields.error("segments", "stand in a segment, which has none")
+        if strange := [name for name in profile.columns if name not in whole.columns]:
+            raise fields.error("columns", f"hold {strange[0]!r}, which the whole does not have")
+        return profile
 
 
 class ProfileBuilder:
@@ -620,6 +692,50 @@ class _ColumnCounter:
             texts=self._texts.result(blocks) if self._texts else None,
             vectors=self._vectors.result(blocks) if self._vectors else None,
         )
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _family(fields: Fields) -> Family:
+    name = fields.text("family")
+    if name not in set(Family):
+        raise fields.error("family", f"is none of {', '.join(Family)}")
+    return Family(name)
+
+
+def _block(fields: Fields) -> timedelta | None:
+    seconds = fields.optional_number("block_seconds")
+    if seconds is None:
+        return None
+    if not 1e-6 <= seconds <= _MOST_SECONDS:
+        raise fields.error("block_seconds", f"is no length from a microsecond to {_MOST_SECONDS:,} seconds")
+    return timedelta(seconds=seconds)
+
+
+def _segments(fields: Fields, whole: DataProfile) -> Segments:
+    """Return what `Segments.to_dict` wrote. :raises DataError: as `DataProfile.from_json`."""
+    family, profiles, left = _family(fields), {}, whole.rows
+    if family not in (Family.NUMBER, Family.BOOLEAN, Family.TEXT):
+        raise fields.error("family", f"is {family.value}, and segments are of numbers, booleans or texts")
+    for part in fields.listed("profiles"):
+        value = part.optional_text("value")
+        if value in profiles:
+            raise part.error("value", "occurs twice")
+        if family is Family.NUMBER and value is not None and not _finite(value):
+            raise part.error("value", "is no number, as the segments are")
+        at = f"segment {value!r}"
+        profiles[value] = DataProfile._from_fields(part.object("profile", at=at), left, whole)  # noqa: SLF001 - its form
+        left -= profiles[value].rows
+    return Segments(fields.text("column"), family, profiles)
+
+
+def _finite(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _instant(text: str) -> datetime:

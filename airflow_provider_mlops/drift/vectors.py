@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from airflow_provider_mlops.errors import DataError
+from airflow_provider_mlops.drift.counts import within
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import numpy.typing as npt
     import pyarrow as pa
 
     from airflow_provider_mlops.drift.counts import Counts, Spread
+    from airflow_provider_mlops.drift.fields import Fields
 
     Floats = npt.NDArray[np.float64]
 
@@ -33,6 +34,8 @@ FEATURES = 64
 _STEP = 1024  # features are whole multiples of 1/1024: sums of whole numbers do not depend on their order
 _CHUNK = 2048  # vectors looked at together
 _PAIRS = 500  # vectors of the sample that give the scale
+_ROUNDED = 1e-9  # of a covariance of features, whose variances are at most 1
+MOST_DIMENSIONS = 1_000_000  # of a vector in a profile's JSON: a counter needs 256 bytes for each
 _RIDGE = 0.05  # of the mean variance, added to every direction of the classifier
 
 
@@ -114,18 +117,39 @@ class VectorCounts:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> VectorCounts:
-        """Return what `to_dict` wrote. :raises DataError: shapes that do not fit."""
-        found = _empty(int(values["dimension"]), float(values["scale"]))
+    def from_fields(cls, fields: Fields, *, rows: int, block_rows: Counts) -> VectorCounts:
+        """
+        Return what `to_dict` wrote.
+
+        :param rows: of the column, which its counts do not exceed; *block_rows* alike, per time block.
+        :raises DataError: a field lacks, is of another form, or does not fit the others.
+        """
+        scale = fields.number("scale")
+        if scale <= 0:
+            raise fields.error("scale", "is not above 0, and it is a distance")
+        found = _empty(fields.whole("dimension", least=1, most=MOST_DIMENSIONS), scale)
         above = np.triu_indices(FEATURES)
-        for half, upper in enumerate(values["products"]):
+        most = rows * _STEP**2
+        for half, upper in enumerate(fields.counts("products", 2, above[0].size, least=-most, most=most)):
             found.products[half][above] = upper
             found.products[half].T[above] = upper
-        sums, halves = (np.asarray(values[name], dtype=np.int64) for name in ("sums", "halves"))
-        if sums.shape != found.sums.shape or halves.shape != (2,) or (halves < 0).any():
-            raise DataError("The sums of an embedding do not fit its features.")
-        blocks = np.asarray(values["blocks"], dtype=np.int64).reshape(-1, 1 + FEATURES)
-        return cls(found.dimension, found.scale, halves, sums, found.products, blocks)
+        halves = fields.counts("halves", 2, most=rows)
+        sums = fields.counts("sums", 2, FEATURES, least=-rows * _STEP, most=rows * _STEP)
+        blocks = fields.counts("blocks", block_rows.size, 1 + FEATURES, least=-rows * _STEP, most=rows * _STEP)
+        if (blocks[:, 0] < 0).any() or (np.abs(blocks[:, 1:]) > blocks[:, :1] * _STEP).any():
+            raise fields.error("blocks", "hold larger sums than their rows allow")
+        within(fields, blocks[:, :1], block_rows)
+        counts = cls(found.dimension, found.scale, halves, sums, found.products, blocks)
+        if (np.abs(sums) > halves[:, None] * _STEP).any() or not all(map(counts.possible, (0, 1))):
+            raise fields.error("products", "do not fit 'sums' and 'halves': no vectors have them")
+        return counts
+
+    def possible(self, half: int) -> bool:
+        """Return whether the features of one half have a covariance, as those of any vectors have."""
+        rows, _, covariance = self.moments(half)
+        if rows == 0:
+            return not self.sums[half].any() and not self.products[half].any()
+        return bool(np.linalg.eigvalsh(covariance)[0] > -_ROUNDED)
 
 
 def _empty(dimension: int, scale: float) -> VectorCounts:

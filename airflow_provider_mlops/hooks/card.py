@@ -96,7 +96,7 @@ def _profile(tracking: Tracking, run_id: str) -> DataProfile | None:
     from airflow_provider_mlops.drift.profile import DataProfile
 
     try:
-        return DataProfile.from_json(tracking.read_text(run_id, PROFILE_PATH))
+        return DataProfile.from_json(tracking.read_text(run_id, PROFILE_PATH), source=f"{PROFILE_PATH} of run {run_id}")
     except NotFoundError:
         return None
 

@@ -140,7 +140,7 @@ def _reference(check: DriftCheck) -> _Reference | None:
     from airflow_provider_mlops.drift.selection import select_columns
 
     if check.reference_profile:
-        found = _Reference(DataProfile.from_json(read_text(check.reference_profile)))
+        found = _Reference(DataProfile.from_json(read_text(check.reference_profile), source=check.reference_profile))
     else:
         champion = _champion(check)
         if champion is None:
@@ -175,7 +175,7 @@ def _champion(check: DriftCheck) -> _Reference | None:
         ) from error
     importance = importance_of(hook.tracking, version.run_id)
     return _Reference(
-        DataProfile.from_json(text),
+        DataProfile.from_json(text, source=f"{PROFILE_PATH} of run {version.run_id}"),
         version=number,
         run_id=version.run_id,
         importance=importance.weights if importance is not None else None,

@@ -145,7 +145,8 @@ class ValidateDataOperator(MlopsOperator):
             return None
         version = hook.registry.version(self.model, number)
         try:
-            return DataProfile.from_json(hook.tracking.read_text(version.run_id or "", PROFILE_PATH))
+            text = hook.tracking.read_text(version.run_id or "", PROFILE_PATH)
+            return DataProfile.from_json(text, source=f"{PROFILE_PATH} of run {version.run_id}")
         except NotFoundError:
             self.log.warning(
                 "The champion %s %s has no profile (%s on its MLflow run), so nothing of it is held against the data. "

@@ -84,7 +84,7 @@ def _profile(file: Path) -> DataProfile:
     from airflow_provider_mlops.drift.profile import DataProfile
 
     try:
-        return DataProfile.from_json(file.read_text("utf-8"))
+        return DataProfile.from_json(file.read_bytes(), source=str(file))
     except OSError as error:
         raise DataError(f"The profile {str(file)!r} cannot be read: {error.strerror}.") from error
 

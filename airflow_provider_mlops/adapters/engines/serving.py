@@ -65,7 +65,7 @@ def _fetch(url: str, version: str | None) -> tuple[str, str, DataProfile]:
         )
     if answer.status_code != httpx.codes.OK:
         raise ServiceError(f"{where} answered {answer.status_code}: {_said(answer.text)}")
-    return url, answer.headers.get("x-model-version", "?"), DataProfile.from_json(answer.content)
+    return url, answer.headers.get("x-model-version", "?"), DataProfile.from_json(answer.content, source=where)
 
 
 def _said(text: str) -> str:
