@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
 __all__ = [
+    "check_copies",
     "check_freshness",
     "check_labels",
     "check_leakage",
@@ -48,6 +49,33 @@ def check_overlap(
         f"{count} of {len(evaluation)} evaluation {what} ({share:.1%}) were trained on, {max_share:.1%} may be. "
         "Hold out newer data, or remove duplicates before the split.",
         {"overlapping": count, "share": share, "max_share": max_share},
+    )
+
+
+def check_copies(evaluation: np.ndarray, *, min_share: float = 0.8) -> Finding | None:
+    """
+    Find an evaluation set of which so many rows are copies of others that it knows less than its rows pretend.
+
+    Intervals take every row for one more observation. Where row i is there c_i times, a mean over n rows is as sure as
+    one over n^2 / sum(c_i^2) different ones (Kish's effective number). At a share of 0.8 a test at 5 % errs in 7 %.
+
+    :param evaluation: hashes of the evaluation rows, all their columns; ``(n,)``.
+    :param min_share: effective number over number of rows, 0..1, that is still believed.
+    """
+    rows = len(evaluation)
+    if rows == 0:
+        return None
+    copies = np.unique(evaluation, return_counts=True)[1].astype(float)
+    effective = rows**2 / float((copies**2).sum())
+    if effective >= min_share * rows:
+        return None
+    return Finding(
+        Reason.COPIES,
+        f"Only {len(copies)} of {rows} evaluation rows are distinct; they know as much as {effective:.0f} rows without "
+        f"copies, at least {min_share:.0%} of {rows} are needed. Remove duplicates before the split; rows that are "
+        "equal and yet several, of columns with few values, need a time or a key that tells them apart, or an entity: "
+        "then each entity counts once.",
+        {"rows": rows, "distinct": len(copies), "effective": effective, "min_share": min_share},
     )
 
 

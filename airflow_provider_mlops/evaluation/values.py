@@ -76,6 +76,8 @@ class Reason(StrEnum):
     """The newest evaluation row is too old."""
     OVERLAP = "overlap"
     """Rows or entities of the evaluation set were trained on."""
+    COPIES = "copies"
+    """So many evaluation rows are copies of others that every interval would be too narrow."""
     LEAKAGE = "leakage"
     """One feature alone predicts the label almost perfectly."""
     TIME_ORDER = "time_order"

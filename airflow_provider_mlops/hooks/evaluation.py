@@ -276,10 +276,12 @@ def _is_class(label: np.ndarray) -> bool:
 
 def _findings(evaluation: Evaluation, summary: Mapping[str, Any], hashes: np.ndarray) -> Iterator[Finding]:
     """Look at the rows and at what the models want before any metric is believed."""
-    from airflow_provider_mlops.evaluation.guards import check_leakage, check_overlap, check_signature
+    from airflow_provider_mlops.evaluation.guards import check_copies, check_leakage, check_overlap, check_signature
 
     candidate, champion = summary["models"]["candidate"], summary["models"].get("champion")
     found = [check_leakage(*_features(evaluation, list(candidate["inputs"])))]
+    if not evaluation.entity:  # copies are of one entity, which counts once
+        found.append(check_copies(hashes))
     if champion is not None and "error" not in champion:
         found.append(check_signature(candidate["inputs"], champion["inputs"]))
     if evaluation.train_uri is not None:

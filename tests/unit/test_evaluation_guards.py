@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from airflow_provider_mlops.evaluation.guards import (
+    check_copies,
     check_freshness,
     check_labels,
     check_leakage,
@@ -39,6 +40,38 @@ def test_rows_that_were_trained_on_are_found(training, evaluation, share, text):
 def test_entities_overlap_too():
     found = check_overlap(np.array(["ann", "bob"]), np.array(["bob", "cid"]), what="entities")
     assert "1 of 2 evaluation entities" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("copies", "effective"),
+    [
+        ([1] * 1000, None),
+        ([], None),
+        ([1] * 900 + [2] * 50, None),  # 909 of 1000
+        ([1] * 740 + [2] * 130, 794),
+        ([500, 500], 2),
+        ([1] * 500 + [500], 4),
+    ],
+)
+def test_an_evaluation_set_of_copies_counts_as_the_rows_it_is_worth(copies, effective):
+    found = check_copies(np.repeat(np.arange(len(copies)), copies))
+    assert (found is None) is (effective is None)
+    if found:
+        assert found.reason is Reason.COPIES
+        assert (
+            f"Only {len(copies)} of 1000 evaluation rows are distinct; they know as much as {effective}"
+            in found.sentence
+        )
+        assert round(found.numbers["effective"]) == effective
+
+
+def test_a_test_errs_no_more_than_is_said_at_the_limit_of_copies():
+    rng = np.random.default_rng(0)
+    copies = np.repeat([1, 2], [740, 125])  # 0.8 of 990
+    gains = rng.normal(size=(4000, len(copies)))
+    rows = np.repeat(gains, copies, axis=1)
+    z = rows.mean(axis=1) / (rows.std(axis=1) / np.sqrt(rows.shape[1]))
+    assert 0.055 < (z > 1.645).mean() < 0.085
 
 
 def test_a_column_that_gives_the_label_away_is_named():
