@@ -12,12 +12,14 @@ import functools
 import glob as globs
 import math
 import operator
+import socket
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from airflow_provider_mlops.errors import ConfigError, DataError, did_you_mean
 
@@ -34,6 +36,17 @@ __all__ = ["column_names", "count_rows", "file_format", "scan", "schema"]
 
 _SEPARATORS = (";", "\t", "|")  # of files that call themselves CSV
 _FORMATS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".arrow": "ipc", ".feather": "ipc", ".ipc": "ipc"}
+_WITH_HOST = {
+    "http",
+    "https",
+    "ftp",
+    "ftps",
+    "sftp",
+    "ssh",
+    "smb",
+    "hdfs",
+    "webhdfs",
+}  # elsewhere a bucket stands there
 _COMPRESSED = {".gz", ".bz2", ".zst"}
 _BUFFER = 65_536  # bytes of a column of a local Parquet file that are read at once
 _DICTIONARY = 4 * 2**20  # bytes that the dictionary of a row group's text may take; most writers stop at 1 MiB
@@ -179,6 +192,9 @@ def _remote_files(path: str) -> tuple[list[str], Any]:
 
     try:
         filesystem, inner = fsspec.core.url_to_fs(path)
+    except OSError as error:  # some connect at once
+        unknown = _unknown_host(path) or f"{str(error)[:200]}. Check the URL and its credentials."
+        raise DataError(f"{path!r} cannot be opened: {unknown}") from error
     except (ImportError, ValueError) as error:
         raise ConfigError(
             f"{path!r} cannot be opened: {str(error)[:200]}. Install the fsspec package of that protocol, such as s3fs."
@@ -196,10 +212,28 @@ def _remote_files(path: str) -> tuple[list[str], Any]:
                 if all(map(_is_data, PurePosixPath(name[len(base) :].lstrip("/")).parts))
             ]
     except OSError as error:
-        raise DataError(f"{path!r} cannot be listed: {str(error)[:200]}. Check the URL and its credentials.") from error
+        unknown = _unknown_host(path) or f"{str(error)[:200]}. Check the URL and its credentials."
+        raise DataError(f"{path!r} cannot be listed: {unknown}") from error
     if not found:
+        if unknown := _unknown_host(path):  # what the protocols that ask a web server take for "no such file"
+            raise DataError(f"{path!r} cannot be listed: {unknown}")
         raise DataError(f"Nothing was found at {path!r}. Check the URL; files that begin with '.' or '_' are ignored.")
     return found, PyFileSystem(FSSpecHandler(filesystem))
+
+
+def _unknown_host(path: str) -> str:
+    """Return what to say when the host that *path* names has no address here; empty when it has, or there is none."""
+    address = urlsplit(path)
+    if address.scheme not in _WITH_HOST or not address.hostname:
+        return ""
+    try:
+        socket.getaddrinfo(address.hostname, None)
+    except socket.gaierror:
+        return (
+            f"the host {address.hostname!r} is not known here. Check its spelling, and whether this machine reaches "
+            "the name server and the network of that host."
+        )
+    return ""
 
 
 def _is_data(name: str) -> bool:

@@ -105,7 +105,7 @@ def check_file(file: Path, *, target: str | None = None, root: str | None = None
         loaded = load(file, root=root)
     except MlopsError as error:
         return [Finding(line) for line in str(error).splitlines()], None
-    found = dict.fromkeys([*_stub(file), *_schedule(loaded), *_scripts(loaded), *_data(loaded), *_rules(loaded)])
+    found = dict.fromkeys([*_stub(file), *_schedule(loaded), *_scripts(loaded, root), *_data(loaded), *_rules(loaded)])
     targets = target_names(file, root=root)
     if target is not None and not targets:
         found[Finding(f"{file}:1: targets: warning: has none, so {target!r} changes nothing here.", error=False)] = None
@@ -117,7 +117,7 @@ def check_file(file: Path, *, target: str | None = None, root: str | None = None
         except MlopsError as error:
             found |= dict.fromkeys(Finding(f"{line} (target {each})") for line in str(error).splitlines())
         else:
-            found |= dict.fromkeys([*_schedule(variant), *_scripts(variant), *_rules(variant)])
+            found |= dict.fromkeys([*_schedule(variant), *_scripts(variant, root), *_rules(variant)])
     return list(found), loaded.spec.name
 
 
@@ -165,9 +165,10 @@ def _schedule(loaded: Loaded) -> Iterator[Finding]:
         )
 
 
-def _scripts(loaded: Loaded) -> Iterator[Finding]:
+def _scripts(loaded: Loaded, root: str | None) -> Iterator[Finding]:
     from airflow_provider_mlops.cli.script import read_script
 
+    dags = Path(root or loaded.files[0].parent).resolve()
     jobs = {"prepare": loaded.spec.prepare, "train": loaded.spec.train}
     for section, job in jobs.items():
         if job is None:
@@ -177,6 +178,12 @@ def _scripts(loaded: Loaded) -> Iterator[Finding]:
             scripts = {item.name for item in path.parent.glob("*.py")} - {loaded.file.with_suffix(".py").name}
             yield Finding(f"{where}: there is no file {job.script!r}.{did_you_mean(path.name, sorted(scripts))}")
             continue
+        if not (real := path.resolve()).is_relative_to(dags):
+            yield Finding(
+                f"{where}: warning: {job.script!r} is a link to {real}, outside of the DAG folder: whoever may write "
+                "there decides what runs. Move the script into the DAG folder.",
+                error=False,
+            )
         try:
             report = read_script(path.read_text(encoding="utf-8"), name=job.script)
         except (ConfigError, UnicodeDecodeError) as error:

@@ -25,6 +25,7 @@ __all__ = ["ModelRouter", "merge_metrics"]
 _log = logging.getLogger(__name__)
 
 _BODY_BYTES = 64 * 1024 * 1024
+_BODY_SECONDS = 60.0  # for all of a body: a client that sends a byte now and then must not hold a connection for ever
 _DROPPED = {
     *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding"),
     *("upgrade", "host", "content-length", "content-encoding", "accept-encoding", "date", "server", "expect"),
@@ -41,11 +42,13 @@ class ModelRouter:
 
     :param name: the model's name.
     :param folder: where the logs of its servers go.
+    :param body_seconds: how long the body of a request may take to arrive.
     """
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, *, body_seconds: float = _BODY_SECONDS) -> None:
         self.name = name
         self._folder = folder
+        self._body_seconds = body_seconds
         self._weights: dict[str, int] = {}
         self._servers: dict[str, ModelServer] = {}  # wanted, by version
         self._leaving: list[ModelServer] = []  # no longer wanted; they answer while nobody else can
@@ -139,7 +142,13 @@ class ModelRouter:
         return f"No version of {self.name} can answer now: {states or 'none is wanted'}."
 
     async def _invoke(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await _body(receive)
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                body = await _body(receive)
+        except TimeoutError:
+            message = _message(f"The request did not arrive within {self._body_seconds:g} s.")
+            await _respond(send, 408, message, headers=[(b"connection", b"close")])
+            return
         if body is None:
             await _respond(send, 413, _message(f"A request may have {_BODY_BYTES} bytes."))
             return

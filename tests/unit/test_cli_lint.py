@@ -232,6 +232,22 @@ def test_two_pipelines_of_one_name_are_an_error(dags, capsys):
     assert lint(capsys, ".")[1] == ["rain.yaml:1: name: 'rain' is the name of other.yaml already; DAG ids must differ."]
 
 
+def test_a_script_that_is_a_link_out_of_the_dag_folder_is_a_warning_with_its_real_path(dags, capsys, tmp_path_factory):
+    real = tmp_path_factory.mktemp("elsewhere").resolve() / "train.py"
+    Path("train.py").rename(real)
+    Path("train.py").symlink_to(real)
+    code, lines, summary = lint(capsys, ".")
+    assert (code, summary) == (0, "1 pipeline, 0 errors, 1 warning")
+    assert f"train.script: warning: 'train.py' is a link to {real}, outside of the DAG folder" in lines[0]
+
+
+def test_a_link_within_the_dag_folder_is_none_of_lints_business(dags, capsys):
+    Path("versions").mkdir()
+    Path("train.py").rename("versions/train.py")
+    Path("train.py").symlink_to("versions/train.py")
+    assert lint(capsys, ".")[1] == []
+
+
 def test_a_path_that_is_not_there_is_an_error_of_the_call(dags, capsys):
     assert main(["lint", "rian.yaml"]) == 2
     assert capsys.readouterr().err == (

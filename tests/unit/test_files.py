@@ -355,6 +355,16 @@ def test_an_unknown_protocol_is_a_mistake_with_the_next_step():
         schema("nope://x")
 
 
+@pytest.mark.parametrize(
+    "url", ["ftp://nowhere.invalid/d/", "https://nowhere.invalid/x.csv", "http://nowhere.invalid/*.csv"]
+)
+def test_a_url_of_an_unknown_host_names_it_and_the_next_step(url):
+    with pytest.raises(
+        DataError, match=r"'\w+://nowhere.invalid/.*the host 'nowhere.invalid' is not known here. Check"
+    ):
+        schema(url)
+
+
 def test_a_url_without_data_is_an_error():
     with pytest.raises(DataError, match="Nothing was found at 'memory://no-such-bucket'"):
         schema("memory://no-such-bucket")

@@ -1,9 +1,11 @@
 """The router and its model servers as real processes: under load, killed, asked for nonsense."""
 
+import asyncio
 import collections
 import json
 import shutil
 import signal
+import socket
 import stat
 import threading
 import time
@@ -14,12 +16,14 @@ import psutil
 import pyarrow as pa
 import pytest
 import served
+import uvicorn
 
 from airflow_provider_mlops.adapters.rollout.local import LocalTarget
 from airflow_provider_mlops.drift.layout import choose_layout
 from airflow_provider_mlops.errors import ConfigError, DataError, ServiceError
 from airflow_provider_mlops.rollout import Action, Role, RolloutPhase, RolloutPlan, drive
 from airflow_provider_mlops.serving import local
+from airflow_provider_mlops.serving.router import ModelRouter
 
 ROWS = {"dataframe_split": {"columns": ["x", "y"], "data": [[1, 2]]}}
 PATIENCE = 90  # seconds; a server starts in two on an idle machine
@@ -304,6 +308,27 @@ def test_a_request_too_large_is_refused(target, models):
         f"{target.url('sum')}/invocations", content=bytes(65 * 1024 * 1024), trust_env=False, timeout=60
     )
     assert answer.status_code == 413
+
+
+def test_a_request_whose_body_never_ends_is_refused_and_its_connection_closed(tmp_path):
+    async def ask(sent):
+        config = uvicorn.Config(ModelRouter("sum", tmp_path, body_seconds=0.3), log_config=None, lifespan="off", port=0)
+        server = uvicorn.Server(config)
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            task = asyncio.create_task(server.serve(sockets=[listener]))
+            reader, writer = await asyncio.open_connection(*listener.getsockname())
+            writer.write(b"POST /invocations HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n" + sent)
+            answer = await asyncio.wait_for(reader.read(), 10)  # until the connection is closed
+            writer.close()
+            server.should_exit = True
+            await task
+        return answer
+
+    answer = asyncio.run(ask(b"{"))
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"The request did not arrive within 0.3 s." in answer
 
 
 def test_a_damaged_wish_changes_nothing(target, models):
