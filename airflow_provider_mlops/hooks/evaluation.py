@@ -279,9 +279,8 @@ def _findings(evaluation: Evaluation, summary: Mapping[str, Any], hashes: np.nda
     from airflow_provider_mlops.evaluation.guards import check_copies, check_leakage, check_overlap, check_signature
 
     candidate, champion = summary["models"]["candidate"], summary["models"].get("champion")
-    found = [check_leakage(*_features(evaluation, list(candidate["inputs"])))]
-    if not evaluation.entity:  # copies are of one entity, which counts once
-        found.append(check_copies(hashes))
+    found = [] if evaluation.entity else [check_copies(hashes)]  # copies are of one entity, which counts once
+    found.append(check_leakage(*_features(evaluation, list(candidate["inputs"]))))
     if champion is not None and "error" not in champion:
         found.append(check_signature(candidate["inputs"], champion["inputs"]))
     if evaluation.train_uri is not None:

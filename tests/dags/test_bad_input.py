@@ -14,6 +14,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import training_scripts
 from airflow.executors import executor_loader
@@ -24,13 +26,13 @@ from services_mlflow import basic, free_port, locked_door
 
 from airflow_provider_mlops.adapters.jobs.subprocess import ProcessBackend
 from airflow_provider_mlops.adapters.journal.sql import SqlJournal
-from airflow_provider_mlops.errors import ConfigError, DataError, JobFailedError, ServiceError
+from airflow_provider_mlops.errors import ConfigError, DataError, JobFailedError, PromotionConflictError, ServiceError
 from airflow_provider_mlops.hooks.jobs import run_job
 from airflow_provider_mlops.hooks.journal import JournalHook, record_once
 from airflow_provider_mlops.hooks.mlflow import MlflowHook
 from airflow_provider_mlops.jobs import JobSpec
 from airflow_provider_mlops.jobs.identity import identity_tags
-from airflow_provider_mlops.journal import Record, append_next, model_stream, verify
+from airflow_provider_mlops.journal import Record, append_next, model_stream, payloads, verify
 from airflow_provider_mlops.operators.data import SnapshotDataOperator
 from airflow_provider_mlops.operators.deployment import DeployToLocalOperator
 from airflow_provider_mlops.operators.evaluation import EvaluateModelOperator
@@ -463,6 +465,28 @@ def test_a_run_without_a_model_is_not_registered(connection, storage):
     with pytest.raises(DataError, match=rf"MLflow run {run.run_id} holds 0 models; one is needed\. Log one model"):
         operator.execute(context("bad_register"))
     assert MlflowHook().registry.versions("bad_register") == []
+
+
+def test_a_version_that_the_journal_knows_of_another_mlflow_gets_no_alias_and_no_record(connection, storage, trained):
+    case = "bad_rebuilt"
+    elsewhere = payloads.model_registered(version="1", run_id="of-another-mlflow", source="models:/m-0")
+    stream = model_stream(case)
+    append_next(JournalHook().journal, stream, Record("model.registered", datetime.now(UTC), "me", elsewhere))
+    operator = RegisterModelOperator(task_id="register", model=case, run_id=trained["run_id"])
+    told = rf"version 1 is run {trained['run_id']} in this registry, but run of-another-mlflow in the journal"
+    with pytest.raises(PromotionConflictError, match=told):
+        operator.execute(context(case))
+    assert MlflowHook().registry.version_of(case, alias="challenger") is None
+    assert len(JournalHook().journal.read(stream)) == 1
+
+
+def test_rows_that_are_mostly_copies_judge_nobody(connection, storage, tmp_path, trained):
+    rows = training_scripts.rows(tmp_path / "new" / "rows.parquet", seed=7)
+    few = pq.read_table(rows).slice(0, 2)
+    pq.write_table(pa.concat_tables([few] * 500), f"{rows}/rows.parquet")
+    judged = evaluate("bad_judge_copies", trained, rows)
+    assert (judged["verdict"], judged["reason"]) == ("refused", "copies")
+    assert "Only 2 of 1000 evaluation rows are distinct; they know as much as 2 rows" in judged["sentence"]
 
 
 @pytest.mark.parametrize(
