@@ -221,6 +221,18 @@ def test_a_job_that_ignores_sigterm_is_killed_after_its_grace(backend):
     assert settled(backend, "deaf", 10).exit_code == -9
 
 
+def test_what_a_job_detached_and_has_ended_is_no_zombie_while_the_job_runs(backend):
+    detach = "subprocess.Popen(['sh', '-c', 'sleep 0.3 & echo $!']).wait()"
+    backend.submit(JobSpec("detaches", python(f"import subprocess, time; {detach}; time.sleep(600)")))
+    until(lambda: backend.logs("detaches")[0].endswith("\n"))
+    detached = Path("/proc", backend.logs("detaches")[0].strip())
+    assert detached.exists()
+    until(lambda: not detached.exists(), 3)
+    assert backend.status("detaches").phase is JobPhase.RUNNING
+    backend.cancel("detaches")
+    assert settled(backend, "detaches").phase is JobPhase.FAILED
+
+
 def test_what_a_job_leaves_in_the_background_ends_with_it(backend):
     code = """
         import subprocess, sys

@@ -84,6 +84,7 @@ def watch(job: subprocess.Popen[bytes], folder: Path, keep: int, run_timeout: fl
     """Wait until the job ends, is cancelled, runs too long or loses its submitter; return which, and a sentence."""
     deadline = time.monotonic() + run_timeout
     while job.poll() is None:
+        reap(job)
         if submitter_is_gone(keep, POLL_SECONDS):
             return ("ended", "") if job.poll() is not None else ("running", "")
         if (folder / "cancel").exists():
@@ -91,6 +92,15 @@ def watch(job: subprocess.Popen[bytes], folder: Path, keep: int, run_timeout: fl
         if time.monotonic() >= deadline:
             return "timed_out", f"It ran longer than its run_timeout of {run_timeout:g} s."
     return "ended", ""
+
+
+def reap(job: subprocess.Popen[bytes]) -> None:
+    """Let go of what became ours and has ended: it would stay a zombie for as long as the job runs."""
+    if hasattr(os, "waitid"):  # where it is not, nothing becomes ours
+        with contextlib.suppress(ChildProcessError):
+            flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+            while (ended := os.waitid(os.P_ALL, 0, flags)) and ended.si_pid != job.pid:
+                os.waitpid(ended.si_pid, 0)
 
 
 def submitter_is_gone(keep: int, wait: float) -> bool:
