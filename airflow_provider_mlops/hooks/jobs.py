@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from airflow_provider_mlops.hooks.log import Log
     from airflow_provider_mlops.jobs import JobBackend, JobSpec, JobStatus
 
-__all__ = ["fresh_number", "identity", "job_backend", "python_of", "run_job", "variables_of", "with_variables"]
+__all__ = [
+    "end_job",
+    "fresh_number",
+    "identity",
+    "job_backend",
+    "python_of",
+    "run_job",
+    "variables_of",
+    "with_variables",
+]
 
 _POLL = 0.2  # seconds
 _KINDS = ("process",)
@@ -147,3 +156,20 @@ def run_job(backend: JobBackend, spec: JobSpec, log: Log, *, patience: float = _
     if rest := shown(rest):
         log.info("%s", rest)
     return status, "\n".join(line for line in [*tail, rest] if line.strip())
+
+
+def end_job(backend: JobBackend, name: str, *, patience: float = _PATIENCE) -> None:
+    """
+    End a job and wait until it is over.
+
+    :param patience: seconds after which a job that was asked to end is killed.
+    """
+    from airflow_provider_mlops.jobs import JobPhase
+
+    backend.cancel(name)
+    deadline = time.monotonic() + patience
+    while (phase := backend.status(name).phase) is not JobPhase.UNKNOWN and not phase.is_final:
+        if time.monotonic() >= deadline:
+            backend.kill(name)
+            return
+        time.sleep(_POLL)

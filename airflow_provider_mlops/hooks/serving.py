@@ -19,7 +19,7 @@ from airflow_provider_mlops.errors import (
     RolloutFailedError,
     SmokeTestFailedError,
 )
-from airflow_provider_mlops.hooks.jobs import fresh_number, identity, job_backend
+from airflow_provider_mlops.hooks.jobs import end_job, fresh_number, identity, job_backend
 from airflow_provider_mlops.hooks.journal import JournalHook, actor, lease_owner, record_once
 from airflow_provider_mlops.hooks.mlflow import MlflowHook
 from airflow_provider_mlops.hooks.settings import require_local_executor, storage
@@ -112,7 +112,7 @@ def smoke_test(test: SmokeTest, context: Context, log: Log) -> dict[str, Any]:
     except SmokeTestFailedError as error:
         raise SmokeTestFailedError(f"{error}\nThe end of the server's log:\n{_tail(backend.logs, name)}") from error
     finally:
-        backend.cancel(name)
+        end_job(backend, name)
     numbers = {
         "ready_seconds": round(ready, 1),
         "requests": measured.requests,

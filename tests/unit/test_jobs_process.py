@@ -20,7 +20,7 @@ import pytest
 from airflow_provider_mlops.adapters.jobs import keeper
 from airflow_provider_mlops.adapters.jobs.subprocess import ProcessBackend
 from airflow_provider_mlops.errors import ConfigError, ServiceError
-from airflow_provider_mlops.hooks.jobs import run_job
+from airflow_provider_mlops.hooks.jobs import end_job, run_job
 from airflow_provider_mlops.jobs import JobPhase, JobSpec
 
 
@@ -219,6 +219,29 @@ def test_a_job_that_ignores_sigterm_is_killed_after_its_grace(backend):
     until(lambda: "deaf" in backend.logs("deaf")[0])
     backend.cancel("deaf")
     assert settled(backend, "deaf", 10).exit_code == -9
+
+
+@pytest.mark.parametrize("stubborn", ["", "signal.signal(signal.SIGTERM, signal.SIG_IGN); "])
+def test_a_job_that_is_ended_is_over_when_the_call_returns(backend, stubborn):
+    backend.submit(
+        JobSpec("ended", python(f"import os, signal, time; {stubborn}print(os.getpid(), flush=True); time.sleep(600)"))
+    )
+    until(lambda: backend.logs("ended")[0].endswith("\n"))
+    end_job(backend, "ended")
+    assert not is_alive(int(backend.logs("ended")[0].splitlines()[0]))
+    assert backend.status("ended").phase is JobPhase.FAILED
+    end_job(backend, "ended")
+    end_job(backend, "never-submitted")
+
+
+def test_a_job_that_stopped_its_keeper_is_killed_when_it_is_ended(backend):
+    stop = "os.kill(os.getppid(), signal.SIGSTOP)"
+    backend.submit(
+        JobSpec("stops", python(f"import os, signal, time; {stop}; print(os.getpid(), flush=True); time.sleep(600)"))
+    )
+    until(lambda: backend.logs("stops")[0].endswith("\n"))
+    end_job(backend, "stops", patience=1.0)
+    until(lambda: not is_alive(int(backend.logs("stops")[0])))
 
 
 def test_what_a_job_detached_and_has_ended_is_no_zombie_while_the_job_runs(backend):
