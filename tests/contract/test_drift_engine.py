@@ -5,7 +5,7 @@ import math
 import random
 import sqlite3
 import uuid
-from contextlib import closing
+from contextlib import chdir, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -24,6 +24,12 @@ from airflow_provider_mlops.data import DataRef, Window
 from airflow_provider_mlops.drift.check import Verdict, check
 from airflow_provider_mlops.errors import DataError, ServiceError
 from fakes.engine import MemoryEngine
+
+# Older releases of Spark's client leave the sockets to its Java to the garbage collector.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"),
+]
 
 ORIGIN = datetime(2026, 3, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -160,7 +166,8 @@ def spark_session(tmp_path_factory):
     builder = SparkSession.builder.master("local[2]").appName("drift")
     for key, value in settings.items():
         builder = builder.config(key, value)
-    session = builder.getOrCreate()
+    with chdir(tmp_path_factory.mktemp("spark")):  # Java writes where it was started
+        session = builder.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")  # it warns of long statements
     yield session
     session.stop()
