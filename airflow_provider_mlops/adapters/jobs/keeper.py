@@ -132,10 +132,8 @@ def kill_all(job: subprocess.Popen[bytes]) -> None:
         for child in children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
-        job.poll()  # before the others are reaped: its exit code is wanted
-        with contextlib.suppress(ChildProcessError):
-            while job.returncode is not None and os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+        job.poll()
+        reap(job)
         time.sleep(POLL_SECONDS / 10)
 
 
