@@ -19,7 +19,14 @@ def served(profile, version="1"):
         def log_message(self, *_):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    with listening(Answer) as url:
+        yield url
+
+
+@contextmanager
+def listening(handler):
+    """Give the address of a server that answers by *handler*; it ends with the block."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = Thread(target=server.serve_forever)
     thread.start()
     try:

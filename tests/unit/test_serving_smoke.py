@@ -3,14 +3,13 @@
 import http.server
 import json
 import math
-import threading
 import time
-from contextlib import contextmanager
 
 import pytest
 
 from airflow_provider_mlops.errors import SmokeTestFailedError
 from airflow_provider_mlops.serving.smoke import Golden, probe, wait_ready
+from fakes.model_server import listening
 
 GOLDEN = [Golden({"a": n}, n / 10) for n in range(10)]
 
@@ -47,17 +46,8 @@ class Server(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@contextmanager
 def serving(**changes):
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Changed", (Server,), changes))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    return listening(type("Changed", (Server,), changes))
 
 
 def test_right_answers_pass_and_are_timed():
