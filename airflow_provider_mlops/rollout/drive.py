@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
     from airflow_provider_mlops.rollout.plan import RolloutPlan
     from airflow_provider_mlops.rollout.state import RolloutState
-    from airflow_provider_mlops.rollout.target import Target
+    from airflow_provider_mlops.rollout.target import Action, Target
 
 __all__ = ["drive"]
+
+_SHORTLY = 0.2  # seconds between two looks at traffic that is about to be dealt otherwise
 
 
 def drive(
@@ -34,7 +36,8 @@ def drive(
     on_step: Callable[[RolloutState], object] = lambda _state: None,
 ) -> RolloutState:
     """
-    Bring *version* of *name* to the end of its rollout, whatever that is, and return the final state.
+    Bring *version* of *name* to the end of its rollout, whatever that is, and return the final state once traffic is
+    dealt like that.
 
     It may be killed anywhere and called again with the same *request*: it goes on where the target says the rollout
     stands. The state is written before it is acted upon, so of two drivers only the one that wrote acts, and a crash
@@ -49,7 +52,8 @@ def drive(
     :param on_step: called after each change of phase or step that this call has written, with the new state. A crash
         may swallow the last call.
     :raises RolloutFailedError: a later request has replaced this one.
-    :raises ServiceError: the target could not be asked for what the final state wants; call again.
+    :raises ServiceError: the target could not be asked for what the final state wants, or did not do it within the
+        plan's *step_timeout*; call again.
     """
     trouble: str | None = None
     joined: RolloutState | None = None
@@ -80,8 +84,37 @@ def drive(
         if stored is None or (after.request, after.phase, after.step) != (stored.request, stored.phase, stored.step):
             on_step(after)
         if after.phase.is_final:
+            _await_shares(
+                target, after, actions, until=clock() + plan.step_timeout, clock=clock, sleep=sleep, poll=poll
+            )
             return after
         sleep(poll.total_seconds())
+
+
+def _await_shares(
+    target: Target,
+    final: RolloutState,
+    actions: tuple[Action, ...],
+    *,
+    until: datetime,
+    clock: Callable[[], datetime],
+    sleep: Callable[[float], object],
+    poll: timedelta,
+) -> None:
+    """Return when traffic is dealt as *actions* want, so that who reads the final state finds it true."""
+    shares = {action.version: action.percent for action in actions}
+    while True:
+        seen = _look(target, final.name, None)
+        if seen.error is None and {version: arm.percent for version, arm in seen.arms.items()} == shares:
+            return
+        if target.read_state(final.name)[0] != final:
+            return  # a later request has taken over
+        if clock() >= until:
+            raise ServiceError(
+                f"The rollout of {final.name!r} to version {final.version!r} is {final.phase.value}, but the target "
+                f"does not deal traffic like that: {seen.error or 'it still gives other shares'}. Call again."
+            )
+        sleep(min(poll.total_seconds(), _SHORTLY))
 
 
 def _look(target: Target, name: str, trouble: str | None) -> Observation:

@@ -206,3 +206,54 @@ def test_what_the_final_state_wants_and_cannot_be_had_is_an_error():
     w.drive("2")
     with pytest.raises(ServiceError, match="not now"):
         w.drive("2", target=Flaky(w.target, "act", 1, ServiceError))
+
+
+class Late:
+    """Deals traffic as it was asked to *delay* ago."""
+
+    def __init__(self, world, delay):
+        self.world, self.target, self.delay, self.asked = world, world.target, delay, []
+
+    def __getattr__(self, method):
+        return getattr(self.target, method)
+
+    def act(self, name, actions):
+        self.asked.append((self.world.now, actions))
+
+    def observe(self, name):
+        while self.asked and self.world.now - self.asked[0][0] >= self.delay:
+            self.target.act(name, self.asked.pop(0)[1])
+        return self.target.observe(name)
+
+
+@pytest.mark.parametrize("faulty", [False, True], ids=["healthy", "faulty"])
+def test_it_returns_when_traffic_is_dealt_as_the_final_state_says(faulty):
+    w = world(lambda version, number: (faulty and version == "2" and number % 3 == 0, 10))
+    final = w.drive("2", target=Late(w, timedelta(seconds=3)))
+    assert final.phase is (RolloutPhase.ROLLED_BACK if faulty else RolloutPhase.PROMOTED)
+    assert w.target.ask("churn")[0] == ("1" if faulty else "2")
+
+
+def test_a_target_that_never_deals_traffic_as_the_final_state_says_is_an_error():
+    w = world()
+    w.drive("2")
+    w.target.act("churn", ())
+    deaf = Late(w, timedelta(days=9))
+    with pytest.raises(ServiceError, match=r"to version '2' is promoted, .*still gives other shares. Call again"):
+        w.drive("2", target=deaf)
+
+
+def test_a_final_state_that_is_replaced_meanwhile_is_not_waited_for():
+    w = world()
+    deaf = Late(w, timedelta(days=9))
+
+    def replaced(seconds):
+        w.sleep(seconds)
+        w.drive("4", ROLLING)
+
+    w.drive("2")
+    w.target.act("churn", ())
+    final = drive(
+        deaf, "churn", PLAN, version="2", model="/m/2", request="again", clock=w.clock, sleep=replaced
+    )  # fmt: skip
+    assert final.reason == "already_serving"
