@@ -130,7 +130,7 @@ class EvaluateModelOperator(MlopsOperator):
         from airflow_provider_mlops.hooks.evaluation import GATE_PATH, Evaluation, evaluate
         from airflow_provider_mlops.hooks.journal import JournalHook, record_once
         from airflow_provider_mlops.hooks.mlflow import MlflowHook
-        from airflow_provider_mlops.journal import kinds, model_stream, payloads
+        from airflow_provider_mlops.journal import kinds, model_stream, payloads, read_intact
         from airflow_provider_mlops.operators.data import moment
         from airflow_provider_mlops.promotion.anchor import anchor as find_anchor
 
@@ -142,9 +142,8 @@ class EvaluateModelOperator(MlopsOperator):
         rules = [Rule.from_dict(rule) for rule in self.rules]
         non_inferiority = any(rule.max_drop_vs_champion is not None for rule in rules)
         anchored = non_inferiority and champion is not None
-        anchor = (
-            find_anchor(JournalHook().journal.read(model_stream(self.model)), self.champion_alias) if anchored else None
-        )
+        stream = model_stream(self.model)
+        anchor = find_anchor(read_intact(JournalHook().journal, stream), self.champion_alias) if anchored else None
         judgement = evaluate(
             Evaluation(
                 model=self.model,

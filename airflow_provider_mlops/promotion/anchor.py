@@ -19,20 +19,19 @@ def anchor(entries: Sequence[Entry], alias: str = "champion") -> str | None:
     """
     Return the last version behind *alias* that did not get there by non-inferiority.
 
-    That is a version that was shown to be better than its champion, the first one, or one that a person put there.
-    ``None`` when there is none, or when it is the champion itself.
+    That is a version that the gate has passed without it: shown to be better than its champion, or the first one. Or
+    one that no gate has judged, which a person put there. ``None`` when there is none, or when it is the champion
+    itself.
 
     :param entries: the model's whole stream, oldest first.
     """
-    runs = {
-        entry.record.payload["version"]: entry.record.payload["run_id"]
-        for entry in entries
-        if entry.record.kind == kinds.MODEL_REGISTERED
-    }
-    non_inferior = {
-        entry.record.payload["run_id"]: bool(entry.record.payload["numbers"].get("non_inferiority"))
-        for entry in entries
-        if entry.record.kind == kinds.GATE_DECIDED
+    decisions = [entry.record.payload for entry in entries if entry.record.kind == kinds.GATE_DECIDED]
+    judged = {decision["run_id"] for decision in decisions}
+    # Any passed decision, not the last: a run that is judged again, now by other rules, has won nothing by that.
+    won = {
+        decision["run_id"]
+        for decision in decisions
+        if decision["verdict"] == "passed" and not decision["numbers"].get("non_inferiority")
     }
     folded = state(entries)
     gone = folded.rolled_back(alias)
@@ -40,6 +39,7 @@ def anchor(entries: Sequence[Entry], alias: str = "champion") -> str | None:
         version = move.version
         if move.alias != alias or version is None or version in gone:
             continue
-        if not non_inferior.get(runs.get(version), False):
+        run = folded.runs.get(version)
+        if run in won or run not in judged:
             return None if version == folded.champion(alias) else version
     return None

@@ -19,6 +19,7 @@ from airflow_provider_mlops.errors import (
     ServiceError,
 )
 from airflow_provider_mlops.journal import Record, append_next, kinds, payloads, verify
+from airflow_provider_mlops.promotion.anchor import anchor
 from airflow_provider_mlops.promotion.protocol import PromotionRequest, promote, rollback
 from airflow_provider_mlops.promotion.state import state
 from fakes.journal import MemoryJournal
@@ -63,7 +64,7 @@ class World:
     def write(self, kind, **payload):
         return append_next(self.journal, STREAM, Record(kind, self.clock(), "me", payload))
 
-    def gate(self, version, verdict="passed", champion=None, digest="sha256:aa"):
+    def gate(self, version, verdict="passed", champion=None, digest="sha256:aa", **numbers):
         self.write(
             kinds.GATE_DECIDED,
             **payloads.gate_decided(
@@ -73,8 +74,21 @@ class World:
                 digest=digest,
                 run_id=f"run{version}",
                 champion=champion,
+                numbers=numbers,
             ),
         )
+
+    def cycle(self, version, champion, *, registered=True, **numbers):
+        """Judge a version, register it and promote it."""
+        self.gate(version, champion=champion, **numbers)
+        if registered:
+            told = payloads.model_registered(version=version, run_id=f"run{version}", source="models:/m")
+            self.write(kinds.MODEL_REGISTERED, **told)
+        self.promote(version, champion)
+
+    @property
+    def anchor(self):
+        return anchor(self.journal.read(STREAM))
 
     @property
     def alias(self):
@@ -773,3 +787,41 @@ def test_whatever_happens_the_next_calm_call_finds_alias_and_journal_agreeing(ac
         entry.record.payload["token"] for entry in world.journal.read(STREAM) if entry.record.kind == "promotion.leased"
     ]
     assert tokens == list(range(1, len(tokens) + 1))
+
+
+@pytest.mark.parametrize("registered", [True, False])
+def test_versions_that_were_only_not_worse_never_become_the_anchor(world, registered):
+    world.cycle("1", None, registered=registered)
+    assert world.anchor is None  # the champion itself
+    world.cycle("2", "1", non_inferiority=True, registered=registered)
+    world.cycle("3", "2", non_inferiority=True, registered=registered)
+    assert world.anchor == "1"
+
+
+def test_a_version_that_wins_becomes_the_anchor(world):
+    world.cycle("1", None)
+    world.cycle("2", "1")
+    world.cycle("3", "2", non_inferiority=True)
+    assert world.anchor == "2"
+
+
+@pytest.mark.parametrize("verdict", ["refused", "underpowered"])
+def test_a_champion_that_is_judged_again_by_other_rules_has_won_nothing(world, verdict):
+    world.cycle("1", None)
+    world.cycle("2", "1", non_inferiority=True)
+    world.gate("2", verdict, champion="2")  # its old run was cleared, after the rules had changed to superiority
+    assert world.anchor == "1"
+
+
+def test_a_version_that_was_rolled_back_from_is_no_anchor(world):
+    world.cycle("1", None)
+    world.cycle("2", "1")
+    world.rollback("2")
+    world.cycle("3", "1", non_inferiority=True)
+    assert world.anchor == "1"
+
+
+def test_a_champion_that_nobody_judged_is_taken_as_it_is(world):
+    world.promote("1", None)
+    world.cycle("2", "1", non_inferiority=True)
+    assert world.anchor == "1"
