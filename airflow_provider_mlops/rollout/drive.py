@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["drive"]
 
 _SHORTLY = 0.2  # seconds between two looks at traffic that is about to be dealt otherwise
+_DEALT = timedelta(minutes=1)  # a target may take to deal it so, however short the steps of the plan are
 
 
 def drive(
@@ -53,7 +54,7 @@ def drive(
         may swallow the last call.
     :raises RolloutFailedError: a later request has replaced this one.
     :raises ServiceError: the target could not be asked for what the final state wants, or did not do it within the
-        plan's *step_timeout*; call again.
+        plan's *step_timeout*, a minute at least; call again.
     """
     trouble: str | None = None
     joined: RolloutState | None = None
@@ -84,9 +85,8 @@ def drive(
         if stored is None or (after.request, after.phase, after.step) != (stored.request, stored.phase, stored.step):
             on_step(after)
         if after.phase.is_final:
-            _await_shares(
-                target, after, actions, until=clock() + plan.step_timeout, clock=clock, sleep=sleep, poll=poll
-            )
+            until = clock() + max(plan.step_timeout, _DEALT)
+            _await_shares(target, after, actions, until=until, clock=clock, sleep=sleep, poll=poll)
             return after
         sleep(poll.total_seconds())
 

@@ -1,5 +1,6 @@
 """The loop: it converges wherever it is killed, and asking twice is asking once."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -232,6 +233,14 @@ def test_it_returns_when_traffic_is_dealt_as_the_final_state_says(faulty):
     final = w.drive("2", target=Late(w, timedelta(seconds=3)))
     assert final.phase is (RolloutPhase.ROLLED_BACK if faulty else RolloutPhase.PROMOTED)
     assert w.target.ask("churn")[0] == ("1" if faulty else "2")
+
+
+def test_short_steps_do_not_make_it_impatient_with_the_target():
+    w = world()
+    plan = replace(PLAN, step_timeout=timedelta(seconds=1))
+    final = w.drive("2", plan, target=Late(w, timedelta(seconds=30)))
+    assert final.phase is RolloutPhase.ROLLED_BACK
+    assert w.target.ask("churn")[0] == "1"
 
 
 def test_a_target_that_never_deals_traffic_as_the_final_state_says_is_an_error():
