@@ -49,7 +49,6 @@ _log = logging.getLogger(__name__)
 
 _FORMAT = 1
 _LOOK = 0.2  # seconds between two looks at the files
-_TRIES = 50  # for the lock, 20 ms apart
 _WAIT = 30  # seconds a router may take to start
 _KEPT = frozenset({"PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH"})
 _KEPT_TOO = ("LC_", "SSL_CERT_", "CUDA_", "NVIDIA_", "OMP_", "OPENBLAS_", "MKL_", "MLFLOW_SCORING_SERVER_")
@@ -125,7 +124,7 @@ def is_running(root: Path) -> bool:
     """Return whether a router runs for *root*."""
     try:
         with (root / "router.lock").open("r+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: who asks is no router to others who ask
     except FileNotFoundError:
         return False
     except BlockingIOError:
@@ -149,7 +148,7 @@ def ensure_running(root: Path, *, environment: Mapping[str, str] | None = None) 
     kept = {key: value for key, value in os.environ.items() if key in _KEPT or key.startswith(_KEPT_TOO)}
     kept["PYTHONPATH"] = str(Path(airflow_provider_mlops.__file__).parent.parent)
     with (root / "router.log").open("ab") as log:
-        # With --detach the started process leaves at once a child that is nobody's: no zombie in a long-lived caller.
+        # With --detach the started process leaves a child that is nobody's: no zombie in a long-lived caller.
         started = subprocess.run(
             [sys.executable, "-P", "-m", "airflow_provider_mlops.serving.local", "--root", str(root), "--detach"],
             stdin=subprocess.DEVNULL,
@@ -320,10 +319,13 @@ def _main(arguments: Sequence[str] | None = None) -> int:
     """Run the router in the foreground until SIGTERM. Returns at once when one runs already."""
     parser = argparse.ArgumentParser(prog="python -m airflow_provider_mlops.serving.local", description=_main.__doc__)
     parser.add_argument("--root", type=Path, required=True, help="folder with the files described in this module")
-    parser.add_argument("--detach", action="store_true", help="return at once and leave the router running")
+    parser.add_argument("--detach", action="store_true", help="return when the router runs, and leave it running")
     options = parser.parse_args(arguments)
     root: Path = options.root.absolute()
+    begun, telling = os.pipe()
     if options.detach and os.fork():
+        os.close(telling)
+        os.read(begun, 1)  # until the other end closes: the router runs, or has ended
         return 0
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -335,17 +337,23 @@ def _main(arguments: Sequence[str] | None = None) -> int:
         _log.info("A router runs already for %s.", root)
         return 0
     replace_file(root / "router.json", json.dumps({"pid": os.getpid(), "started": datetime.now(UTC).isoformat()}))
+    os.close(telling)
     asyncio.run(_route(root))
     return 0
 
 
 def _lock(lock: int) -> bool:
-    for _ in range(_TRIES):  # whoever asks whether a router runs holds the lock for a moment
+    """Take the lock; return ``False`` when a router has it. Who only asks whether one runs shares it for a moment."""
+    while True:
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        fcntl.flock(lock, fcntl.LOCK_UN)
         time.sleep(0.02)
-    return False
 
 
 if __name__ == "__main__":
