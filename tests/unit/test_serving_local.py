@@ -2,6 +2,7 @@
 
 import asyncio
 import collections
+import fcntl
 import json
 import shutil
 import signal
@@ -26,7 +27,8 @@ from airflow_provider_mlops.serving import local
 from airflow_provider_mlops.serving.router import ModelRouter
 
 ROWS = {"dataframe_split": {"columns": ["x", "y"], "data": [[1, 2]]}}
-PATIENCE = 90  # seconds; a server starts in two on an idle machine
+PATIENCE = 180  # seconds; a server starts in two on an idle machine
+LOST = 6  # of each of three clients: what a killed server was answering, and what its socket still took while it died
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def models(tmp_path_factory):
     served.save_python(folder / "1")
     served.save_python(folder / "2")
     served.save_python(folder / "thousandfold", answer="1000 * (data['x'] + data['y']).to_numpy()")
-    served.save_python(folder / "slow", seconds="1.5")
+    served.save_python(folder / "slow", seconds="(open('asked', 'w').close(), 1.5)[1]")
     served.save_python(folder / "environment", answer="[' '.join(sorted(os.environ))] * len(data)", signature=False)
     served.save_python(folder / "broken")
     (folder / "broken" / "broken_code.py").write_text("raise ImportError('no such library')")
@@ -187,7 +189,7 @@ def test_a_killed_server_comes_back_and_others_answer_meanwhile(target, models):
         before = clients.answers[200, "2"]
         until(lambda: clients.answers[200, "2"] > before)
     lost = sum(count for (status, _), count in clients.answers.items() if status != 200)
-    assert lost <= 3, clients.answers  # what the killed server was answering
+    assert lost <= LOST, clients.answers
     assert post(target).status_code == 200
 
 
@@ -200,10 +202,10 @@ def test_when_the_new_version_dies_the_old_one_that_is_kept_warm_answers(target,
     until(lambda: post(target).headers["x-model-version"] == "2")
     with Clients(target) as clients:
         server(target, "2").send_signal(signal.SIGKILL)
-        until(lambda: clients.answers[200, "1"])
+        until(lambda: clients.answers[200, "1"] and target.observe("sum").arms["2"].restarts == 1)
         ready(target, "2")
     lost = sum(count for (status, _), count in clients.answers.items() if status != 200)
-    assert lost <= 3, clients.answers
+    assert lost <= LOST, clients.answers
     assert post(target).headers["x-model-version"] == "2"
 
 
@@ -212,7 +214,7 @@ def test_a_killed_router_takes_its_servers_along_and_comes_back(target, models):
     ready(target, "1")
     url, dying = target.url("sum"), [router(target), server(target, "1")]
     dying[0].send_signal(signal.SIGKILL)
-    _, alive = psutil.wait_procs(dying, timeout=20)
+    _, alive = psutil.wait_procs(dying, timeout=PATIENCE)
     assert alive == []
     with pytest.raises(ServiceError, match=r"does not answer at http://127.0.0.1"):
         target.observe("sum")
@@ -228,7 +230,7 @@ def test_an_answer_under_way_is_finished_before_its_server_ends(target, models):
     answers = []
     asking = threading.Thread(target=lambda: answers.append(post(target)))
     asking.start()
-    time.sleep(0.5)
+    until((target._root / "sum" / "asked").exists)
     ask_for(target, models, v1=100)
     until(lambda: list(target.observe("sum").arms) == ["1"])
     asking.join()
@@ -271,9 +273,10 @@ def test_a_model_that_cannot_be_loaded_is_started_again_and_its_log_says_why(tar
 
 
 def test_the_routers_own_addresses(target, models):
-    ask_for(target, models, v1=100, v2=0)
+    ask_for(target, models)
     url = target.url("sum")
     until(lambda: httpx.get(f"{url}/health", trust_env=False).status_code == 503)
+    ask_for(target, models, v1=100, v2=0)
     ready(target, "1", "2")
     post(target)
 
@@ -320,7 +323,7 @@ def test_a_request_whose_body_never_ends_is_refused_and_its_connection_closed(tm
             task = asyncio.create_task(server.serve(sockets=[listener]))
             reader, writer = await asyncio.open_connection(*listener.getsockname())
             writer.write(b"POST /invocations HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n" + sent)
-            answer = await asyncio.wait_for(reader.read(), 10)  # until the connection is closed
+            answer = await asyncio.wait_for(reader.read(), PATIENCE)  # until the connection is closed
             writer.close()
             server.should_exit = True
             await task
@@ -349,6 +352,16 @@ def test_many_who_start_the_router_at_once_start_one(target, models, tmp_path):
     until(lambda: len([p for p in running if p.is_running()]) == 1)
     local.ensure_running(tmp_path / "root")
     assert router(target).is_running()
+
+
+def test_who_asks_whether_a_router_runs_is_none_to_others_who_ask(tmp_path):
+    with (tmp_path / "router.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        assert not local.is_running(tmp_path)
+        threading.Timer(2, lock.close).start()  # longer than a router would try if it took this for another
+        local.ensure_running(tmp_path)
+    assert local.is_running(tmp_path)
+    local.stop(tmp_path)
 
 
 def test_a_port_is_chosen_once_and_cannot_be_taken_away(target, models):
@@ -416,6 +429,6 @@ def test_a_removed_folder_ends_its_servers(target, models):
     ready(target, "1")
     dying = server(target, "1")
     shutil.rmtree(target._root / "sum")
-    psutil.wait_procs([dying], timeout=30)
-    assert not dying.is_running()
+    _, alive = psutil.wait_procs([dying], timeout=PATIENCE)
+    assert alive == []
     assert router(target).is_running()
