@@ -28,16 +28,19 @@ def python(code: str) -> tuple[str, ...]:
     return (sys.executable, "-c", textwrap.dedent(code))
 
 
-def settled(backend, name, seconds=20.0):
-    deadline = time.monotonic() + seconds
+PATIENCE = 60.0  # seconds; a moment on an idle machine. What is waited for here runs for minutes if nobody ends it.
+
+
+def settled(backend, name):
+    deadline = time.monotonic() + PATIENCE
     while not (status := backend.status(name)).phase.is_final:
         assert time.monotonic() < deadline, status
         time.sleep(0.02)
     return status
 
 
-def until(condition, seconds=10.0):
-    deadline = time.monotonic() + seconds
+def until(condition):
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -46,7 +49,7 @@ def until(condition, seconds=10.0):
 def is_alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it ends just while it is read
         return False
 
 
@@ -98,7 +101,7 @@ FORGED = '{"phase": "succeeded", "exit_code": 0, "reason": ""}'
     ("then", "phase"),
     [
         ("sys.exit(3)", JobPhase.FAILED),
-        ("os.kill(os.getppid(), signal.SIGKILL); time.sleep(60)", JobPhase.LOST),
+        ("os.kill(os.getppid(), signal.SIGKILL); time.sleep(600)", JobPhase.LOST),
         ("os.remove('../lock'); time.sleep(1); sys.exit(3)", JobPhase.FAILED),
         ("os.remove('../exit'); os.mkdir('../exit'); sys.exit(3)", JobPhase.LOST),
     ],
@@ -116,24 +119,24 @@ def test_an_outcome_that_the_job_wrote_itself_is_not_believed(backend, then, pha
 def test_a_job_that_stops_its_keeper_is_killed_with_all_that_it_started(backend):
     code = """
         import os, signal, subprocess, sys, time
-        child = subprocess.Popen(["sleep", "60"], start_new_session=True)
+        child = subprocess.Popen(["sleep", "600"], start_new_session=True)
         print(os.getpid(), child.pid, os.getppid(), flush=True)
         os.kill(os.getppid(), signal.SIGSTOP)
-        time.sleep(60)
+        time.sleep(600)
     """
     lines = []
     log = SimpleNamespace(info=lambda text, *values: lines.append(text % values))
-    spec = JobSpec("stopper", python(code), run_timeout=timedelta(seconds=1))
-    status, _ = run_job(backend, spec, log, patience=1.0)
+    spec = JobSpec("stopper", python(code), run_timeout=timedelta(seconds=4))
+    status, _ = run_job(backend, spec, log, patience=0.1)
     assert status.phase is JobPhase.TIMED_OUT
-    assert "run_timeout of 0:00:01, and what runs it did not end it" in status.reason
+    assert "run_timeout of 0:00:04, and what runs it did not end it" in status.reason
     until(lambda: not any(is_alive(int(pid)) for pid in lines[0].split()))
     assert backend.status("stopper").phase is JobPhase.TIMED_OUT
     backend.kill("stopper")  # nothing happens
 
 
 def test_a_process_that_ends_leaves_no_job_whose_keeper_was_stopped(tmp_path):
-    job = "import os, signal, time; print(os.getpid(), os.getppid(), flush=True); os.kill(os.getppid(), 19); time.sleep(60)"
+    job = "import os, signal, time; print(os.getpid(), os.getppid(), flush=True); os.kill(os.getppid(), 19); time.sleep(600)"
     submitter = f"""
         import sys, time
         from pathlib import Path
@@ -147,7 +150,7 @@ def test_a_process_that_ends_leaves_no_job_whose_keeper_was_stopped(tmp_path):
             time.sleep(0.05)
         print(backend.logs("stopper")[0])
     """
-    done = subprocess.run(python(submitter), capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run(python(submitter), capture_output=True, text=True, timeout=PATIENCE, check=True)
     until(lambda: not any(is_alive(int(pid)) for pid in done.stdout.split()))
 
 
@@ -189,36 +192,34 @@ def test_a_job_that_a_signal_ends_says_which(backend):
 
 
 def test_a_job_that_runs_too_long_is_ended_and_says_so(backend):
-    started = time.monotonic()
-    backend.submit(JobSpec("slow", python("import time; time.sleep(60)"), run_timeout=timedelta(seconds=0.5)))
+    backend.submit(JobSpec("slow", python("import time; time.sleep(600)"), run_timeout=timedelta(seconds=0.5)))
     status = settled(backend, "slow")
     assert status.phase is JobPhase.TIMED_OUT
     assert status.reason == "It ran longer than its run_timeout of 0.5 s."
-    assert time.monotonic() - started < 5
     assert "run_timeout of 0.5 s" in backend.logs("slow")[0]
 
 
 def test_a_job_may_end_itself_in_its_grace(tmp_path):
-    backend = ProcessBackend(tmp_path / "jobs", grace=timedelta(seconds=20))
+    backend = ProcessBackend(tmp_path / "jobs", grace=timedelta(seconds=PATIENCE))
     code = """
         import signal, sys, time
         signal.signal(signal.SIGTERM, lambda *_: (print("saved", flush=True), sys.exit(0)))
         print("ready", flush=True)
-        time.sleep(60)
+        time.sleep(600)
     """
     backend.submit(JobSpec("polite", python(code)))
     until(lambda: "ready" in backend.logs("polite")[0])
     backend.cancel("polite")
-    assert settled(backend, "polite", 10).reason == "It was cancelled."
+    assert settled(backend, "polite").reason == "It was cancelled."
     assert "saved" in backend.logs("polite")[0]
 
 
 def test_a_job_that_ignores_sigterm_is_killed_after_its_grace(backend):
-    code = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+    code = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
     backend.submit(JobSpec("deaf", python(code)))
     until(lambda: "deaf" in backend.logs("deaf")[0])
     backend.cancel("deaf")
-    assert settled(backend, "deaf", 10).exit_code == -9
+    assert settled(backend, "deaf").exit_code == -9
 
 
 @pytest.mark.parametrize("stubborn", ["", "signal.signal(signal.SIGTERM, signal.SIG_IGN); "])
@@ -245,12 +246,13 @@ def test_a_job_that_stopped_its_keeper_is_killed_when_it_is_ended(backend):
 
 
 def test_what_a_job_detached_and_has_ended_is_no_zombie_while_the_job_runs(backend):
-    detach = "subprocess.Popen(['sh', '-c', 'sleep 0.3 & echo $!']).wait()"
+    detach = "subprocess.Popen(['sh', '-c', 'while [ ! -e go ]; do sleep 0.05; done & echo $!']).wait()"
     backend.submit(JobSpec("detaches", python(f"import subprocess, time; {detach}; time.sleep(600)")))
     until(lambda: backend.logs("detaches")[0].endswith("\n"))
     detached = Path("/proc", backend.logs("detaches")[0].strip())
     assert detached.exists()
-    until(lambda: not detached.exists(), 3)
+    (backend._root / "detaches" / "work" / "go").touch()
+    until(lambda: not detached.exists())
     assert backend.status("detaches").phase is JobPhase.RUNNING
     backend.cancel("detaches")
     assert settled(backend, "detaches").phase is JobPhase.FAILED
@@ -260,7 +262,7 @@ def test_what_a_job_leaves_in_the_background_ends_with_it(backend):
     code = """
         import subprocess, sys
         for detached in (False, True):
-            child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=detached)
+            child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=detached)
             print(child.pid, flush=True)
     """
     backend.submit(JobSpec("litter", python(code)))
@@ -278,14 +280,15 @@ from airflow_provider_mlops.jobs import JobSpec
 
 code = '''
 import os, subprocess, sys, time
-sleeper = [sys.executable, "-c", "import time; time.sleep(60)"]
+sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
 pids = [os.getpid(), os.getppid(), subprocess.Popen(sleeper).pid, subprocess.Popen(sleeper, start_new_session=True).pid]
 print(*pids, flush=True)
-time.sleep(60)
+time.sleep(600)
 '''
-ProcessBackend(Path(sys.argv[1])).submit(JobSpec("orphan", (sys.executable, "-c", code)))
+backend = ProcessBackend(Path(sys.argv[1]))
+backend.submit(JobSpec("orphan", (sys.executable, "-c", code)))
 print("submitted", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -298,9 +301,7 @@ def test_kill_9_of_the_submitter_leaves_nothing_of_the_job_and_the_job_lost(tmp_
         assert backend.status("orphan").phase is JobPhase.RUNNING
         submitter.kill()
         submitter.wait()
-        killed = time.monotonic()
-        until(lambda: not any(map(is_alive, pids)), 1.5)
-        print(f"gone after {time.monotonic() - killed:.2f} s")
+        until(lambda: not any(map(is_alive, pids)))
     status = backend.status("orphan")
     assert status.phase is JobPhase.LOST
     assert status.reason == "It ended together with the process that had submitted it."
@@ -314,8 +315,10 @@ STAYS = f"{LEAVES}; import time; time.sleep(600)"
 
 @pytest.mark.parametrize("code", [LEAVES, f"{LEAVES}; os._exit(3)", f"{LEAVES}; os.kill(os.getpid(), 9)", STAYS])
 def test_what_a_job_leaves_in_its_temporary_folder_is_removed_with_it(backend, code):
-    backend.submit(JobSpec("messy", python(code), run_timeout=timedelta(seconds=2)))
-    settled(backend, "messy", 20)
+    backend.submit(JobSpec("messy", python(code)))
+    until(lambda: backend.logs("messy")[0].endswith("\n"))
+    backend.cancel("messy")  # which matters to the one that stays
+    settled(backend, "messy")
     folder = Path(backend.logs("messy")[0].splitlines()[0]).parent
     assert folder != Path(tempfile.gettempdir())
     until(lambda: not folder.exists())
@@ -340,8 +343,9 @@ time.sleep(600)
 
 
 def test_a_submitter_that_ends_takes_its_jobs_with_it(tmp_path, backend):
-    ending = SUBMITTER.rpartition("time.sleep(60)")[0] + "time.sleep(1)"
-    subprocess.run([sys.executable, "-c", ending, tmp_path / "jobs"], check=True, timeout=30)
+    wait = 'while not backend.logs("orphan")[0].endswith("\\n"):\n    time.sleep(0.05)\n'
+    ending = SUBMITTER.rpartition("time.sleep(600)")[0] + wait
+    subprocess.run([sys.executable, "-c", ending, tmp_path / "jobs"], check=True, timeout=PATIENCE)
     pids = [int(word) for word in backend.logs("orphan")[0].split()]
     assert len(pids) == 4
     assert not any(map(is_alive, pids))
@@ -351,14 +355,14 @@ def test_a_submitter_that_ends_takes_its_jobs_with_it(tmp_path, backend):
 def test_a_process_forked_from_the_submitter_does_not_keep_the_job(tmp_path, backend):
     forking = SUBMITTER.replace(
         'print("submitted", flush=True)',
-        "import os\nif (child := os.fork()) == 0:\n    time.sleep(20)\n    os._exit(0)\nprint(child, flush=True)",
+        "import os\nif (child := os.fork()) == 0:\n    time.sleep(600)\n    os._exit(0)\nprint(child, flush=True)",
     )
     with subprocess.Popen([sys.executable, "-c", forking, tmp_path / "jobs"], stdout=subprocess.PIPE) as submitter:
         child = int(submitter.stdout.readline())
         submitter.kill()
         submitter.wait()
         try:
-            until(lambda: backend.status("orphan").phase is JobPhase.LOST, 1.5)
+            until(lambda: backend.status("orphan").phase is JobPhase.LOST)
             assert is_alive(child)
         finally:
             os.kill(child, signal.SIGKILL)
@@ -366,12 +370,12 @@ def test_a_process_forked_from_the_submitter_does_not_keep_the_job(tmp_path, bac
 
 def test_a_keeper_that_is_killed_takes_the_job_with_it(backend):
     backend.submit(
-        JobSpec("kept", python("import os, time; print(os.getpid(), os.getppid(), flush=True); time.sleep(60)"))
+        JobSpec("kept", python("import os, time; print(os.getpid(), os.getppid(), flush=True); time.sleep(600)"))
     )
     until(lambda: backend.logs("kept")[0].endswith("\n"))
     job, its_keeper = map(int, backend.logs("kept")[0].split())
     os.kill(its_keeper, signal.SIGKILL)
-    until(lambda: not is_alive(job), 1.5)
+    until(lambda: not is_alive(job))
     assert backend.status("kept").phase is JobPhase.LOST
 
 
