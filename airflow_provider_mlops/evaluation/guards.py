@@ -6,7 +6,7 @@ They answer whether the evaluation can be believed at all, so a finding refuses 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from airflow_provider_mlops.evaluation.samples import Sample, missing
 from airflow_provider_mlops.evaluation.values import Finding, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from datetime import datetime, timedelta
 
 __all__ = [
@@ -25,8 +25,13 @@ __all__ = [
     "check_leakage",
     "check_overlap",
     "check_signature",
+    "check_slices",
     "check_time_order",
 ]
+
+
+_ROWS_PER_TEXT = 20  # of evaluation rows to different texts
+_NAMED = 5  # slices in a sentence
 
 
 def check_overlap(
@@ -83,7 +88,8 @@ def check_leakage(features: Mapping[str, np.ndarray], label: np.ndarray, *, max_
     """
     Find a single feature whose values alone order a binary label almost perfectly, either way round.
 
-    :param features: numeric columns, each ``(n,)``; NaN takes the column's smallest place.
+    :param features: columns, each ``(n,)``. Numbers; NaN takes the smallest place. Or texts of few different values,
+        which stand in the order of how often the label is the greater one.
     :param label: ``(n,)``; two distinct values, else nothing is found.
     :param max_auc: ROC AUC of one feature that is still believed.
     """
@@ -94,8 +100,9 @@ def check_leakage(features: Mapping[str, np.ndarray], label: np.ndarray, *, max_
     truth = (label[known] == classes[1]).astype(np.int64)
     aucs = {}
     for name, values in features.items():
-        column = values[known].astype(float)
-        column = np.where(np.isnan(column), -np.inf, column)
+        column = _in_order(values[known], truth)
+        if column is None:
+            continue
         one = Sample(truth, None, column, False, 2, truth, column)
         auc = METRICS["roc_auc"].value(one)
         aucs[name] = max(auc, 1 - auc)
@@ -109,6 +116,17 @@ def check_leakage(features: Mapping[str, np.ndarray], label: np.ndarray, *, max_
         "after the fact: take it out of the features, or raise max_auc if it is honest.",
         {"columns": leaks},
     )
+
+
+def _in_order(values: np.ndarray, truth: np.ndarray) -> np.ndarray | None:
+    """Return numbers to order *values* by; ``None`` for texts so rare that each would explain its own few rows."""
+    if values.dtype.kind != "O":
+        column = values.astype(float)
+        return np.where(np.isnan(column), -np.inf, column)
+    codes, counts = np.unique(values.astype(str), return_inverse=True, return_counts=True)[1:]
+    if len(counts) * _ROWS_PER_TEXT > len(values):
+        return None
+    return np.asarray((np.bincount(codes, weights=truth) / counts)[codes])
 
 
 def check_labels(label: np.ndarray, *, max_missing: float) -> Finding | None:
@@ -186,4 +204,23 @@ def check_signature(candidate: Mapping[str, str], champion: Mapping[str, str]) -
         f"The candidate {'; '.join(parts)}. Clients of the champion would be refused: change them first, or keep the "
         "inputs.",
         {"added": added, "retyped": retyped},
+    )
+
+
+def check_slices(training: Collection[Any], evaluation: Collection[Any], *, column: str) -> Finding | None:
+    """
+    Find protected slices that training rows have and no evaluation row: nothing can be shown of them.
+
+    :param training: distinct values of *column* in the training rows.
+    :param evaluation: the same of the evaluation rows.
+    """
+    gone = sorted(set(training) - set(evaluation), key=str)
+    if not gone:
+        return None
+    more = f" and {len(gone) - _NAMED} more" if len(gone) > _NAMED else ""
+    return Finding(
+        Reason.MISSING_SLICE,
+        f"The protected slices {column}={', '.join(map(str, gone[:_NAMED]))}{more} have training rows and no "
+        "evaluation row. Widen hold_out, or look where their rows went.",
+        {"column": column, "slices": [str(value) for value in gone]},
     )

@@ -59,7 +59,7 @@ class Reason(StrEnum):
     MISSING_METRIC = "missing_metric"
     """The metric cannot be computed from what the model predicts, or the measurement was not taken."""
     MISSING_SLICE = "missing_slice"
-    """The column that names the slices is not among the scored columns, or holds no value."""
+    """The column of the slices was not scored or holds no value, or a protected slice lost all its rows."""
     NOT_A_NUMBER = "not_a_number"
     """A prediction or a metric is NaN or infinite."""
     BAD_PREDICTIONS = "bad_predictions"

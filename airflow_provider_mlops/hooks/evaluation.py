@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
-from airflow_provider_mlops.errors import DataError, JobFailedError, NotFoundError
+from airflow_provider_mlops.errors import ConfigError, DataError, JobFailedError, NotFoundError
 from airflow_provider_mlops.hooks.jobs import (
     fresh_number,
     identity,
@@ -21,7 +22,7 @@ from airflow_provider_mlops.hooks.mlflow import MlflowHook
 from airflow_provider_mlops.hooks.settings import storage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from datetime import datetime, timedelta
 
     import numpy as np
@@ -37,6 +38,7 @@ __all__ = [
     "IMPORTANCE_PATH",
     "Evaluation",
     "Judgement",
+    "check_candidate",
     "evaluate",
     "importance_of",
     "score",
@@ -94,6 +96,25 @@ class Judgement:
     predictions: Path
     rows_digest: str
     judged_before: int
+
+
+def check_candidate(hook: MlflowHook, run_id: str, model_uri: str) -> None:
+    """
+    Refuse to judge one run's model in the name of another run, whose model could then be promoted.
+
+    :raises ConfigError: *model_uri* is a logged model or a version, and none of the run's.
+    """
+    if model_uri.startswith("models:/m-"):
+        is_its = model_uri in [model.uri for model in hook.tracking.models(run_id)]
+    elif named := re.fullmatch(r"models:/([^/@]+)/(\d+)", model_uri):
+        is_its = hook.registry.version(*named.groups()).run_id == run_id
+    else:
+        return  # a path says nothing of its run
+    if not is_its:
+        raise ConfigError(
+            f"model_uri: {model_uri} is no model of MLflow run {run_id}. What is judged must be what can be promoted: "
+            "pass both as TrainOperator returns them."
+        )
 
 
 def score(evaluation: Evaluation, context: Context, log: Log) -> Path:
@@ -276,7 +297,13 @@ def _is_class(label: np.ndarray) -> bool:
 
 def _findings(evaluation: Evaluation, summary: Mapping[str, Any], hashes: np.ndarray) -> Iterator[Finding]:
     """Look at the rows and at what the models want before any metric is believed."""
-    from airflow_provider_mlops.evaluation.guards import check_copies, check_leakage, check_overlap, check_signature
+    from airflow_provider_mlops.evaluation.guards import (
+        check_copies,
+        check_leakage,
+        check_overlap,
+        check_signature,
+        check_slices,
+    )
 
     candidate, champion = summary["models"]["candidate"], summary["models"].get("champion")
     found = [] if evaluation.entity else [check_copies(hashes)]  # copies are of one entity, which counts once
@@ -285,7 +312,9 @@ def _findings(evaluation: Evaluation, summary: Mapping[str, Any], hashes: np.nda
         found.append(check_signature(candidate["inputs"], champion["inputs"]))
     if evaluation.train_uri is not None:
         train, judge = evaluation.train_uri, evaluation.data_uri
-        found.append(check_overlap(_hashes(train), hashes))
+        found.append(check_overlap(*_comparable_hashes(train, judge, hashes)))
+        protected = sorted({rule.per for rule in evaluation.rules if rule.per and rule.protected})
+        found += [check_slices(_distinct(train, name), _distinct(judge, name), column=name) for name in protected]
         # A split by time may well have one customer on both sides; one without time must not.
         if evaluation.entity and not evaluation.timestamp:
             entity = [evaluation.entity]
@@ -332,19 +361,52 @@ def _span(uri: str, timestamp: str) -> tuple[datetime, datetime] | None:
     return (moment(min(ends)), moment(max(ends))) if ends else None
 
 
-def _hashes(uri: str, columns: list[str] | None = None) -> np.ndarray:
+def _hashes(uri: str, columns: Sequence[str] | None = None, as_floats: Collection[str] = ()) -> np.ndarray:
     """Return a hash per row."""
     import numpy as np
+    import pyarrow as pa
 
     from airflow_provider_mlops.adapters.files import scan
     from airflow_provider_mlops.adapters.row_hash import row_hashes
 
-    found = [row_hashes(batch, columns) for batch in scan(uri, columns=columns)]
+    found = []
+    for batch in scan(uri, columns=columns):
+        for name in as_floats:
+            values = batch.column(name).cast(pa.float64(), safe=False)
+            batch = batch.set_column(batch.schema.get_field_index(name), name, values)  # noqa: PLW2901
+        found.append(row_hashes(batch, columns))
     return np.concatenate(found) if found else np.empty(0, np.uint64)
 
 
+def _comparable_hashes(train: str, judge: str, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Return a hash per row of both data, over the columns that they share; *hashes* are those of *judge* as it is.
+
+    A column that only one of them has, such as the name of the part, or whole numbers that a missing value made floats
+    in one, would else make every row differ.
+    """
+    from airflow_provider_mlops.adapters.files import schema
+
+    here, there = schema(judge), schema(train)
+    shared = [name for name in here.names if name in there.names]
+    types = {name: (here.field(name).type, there.field(name).type) for name in shared}
+    mixed = [name for name, (a, b) in types.items() if a != b and _is_number(a) and _is_number(b)]
+    if len(shared) < len(here.names) or mixed:
+        hashes = _hashes(judge, shared, mixed)
+    return _hashes(train, shared, mixed), hashes
+
+
+def _distinct(uri: str, column: str) -> set[Any]:
+    """Return the distinct values of a column; none when there is no such column."""
+    from airflow_provider_mlops.adapters.files import scan, schema
+
+    if column not in schema(uri).names:
+        return set()
+    return {value for batch in scan(uri, columns=[column]) for value in batch.column(column).unique().to_pylist()}
+
+
 def _features(evaluation: Evaluation, inputs: list[str]) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return the numeric inputs and the label of the first evaluation rows, enough to see a leak."""
+    """Return the inputs that a leak can be seen in, and the label, of the first evaluation rows, which are enough."""
     import numpy as np
     import pyarrow as pa
 
@@ -352,7 +414,8 @@ def _features(evaluation: Evaluation, inputs: list[str]) -> tuple[dict[str, np.n
 
     types = schema(evaluation.data_uri)
     numeric = [name for name in inputs if name in types.names and _is_number(types.field(name).type)]
-    columns = [*numeric, evaluation.label]
+    named = [name for name in inputs if name in types.names and _is_category(types.field(name).type)]
+    columns = [*numeric, *named, evaluation.label]
     batches, rows = [], 0
     for batch in scan(evaluation.data_uri, columns=columns):
         batches.append(batch)
@@ -363,6 +426,7 @@ def _features(evaluation: Evaluation, inputs: list[str]) -> tuple[dict[str, np.n
         return {}, np.empty(0)
     table = pa.Table.from_batches(batches)
     values = {name: table[name].cast(pa.float64(), safe=False).to_numpy() for name in numeric}
+    values |= {name: table[name].cast(pa.string()).to_pandas().to_numpy() for name in named}
     return values, table[evaluation.label].to_numpy()
 
 
@@ -370,6 +434,13 @@ def _is_number(kind: Any) -> bool:
     from pyarrow import types
 
     return bool(types.is_integer(kind) or types.is_floating(kind))
+
+
+def _is_category(kind: Any) -> bool:
+    from pyarrow import types
+
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    return bool(types.is_boolean(kind) or types.is_string(kind) or types.is_large_string(kind))
 
 
 def _score_script() -> Path:

@@ -148,6 +148,7 @@ def gate_decided(
     report_uri: str | None = None,
     rows_digest: str | None = None,
     judged_before: int = 0,
+    model_uri: str | None = None,
 ) -> dict[str, Any]:
     """
     Return the payload of ``gate.decided``: the candidate of *run_id* was judged.
@@ -158,6 +159,7 @@ def gate_decided(
     :param version: version of the candidate, when it is registered already.
     :param rows_digest: names the evaluation rows.
     :param judged_before: how many other candidates the same rows had judged.
+    :param model_uri: the model that was scored: a run may hold several.
     """
     return {
         "verdict": str(verdict),
@@ -167,6 +169,7 @@ def gate_decided(
         "rows_digest": rows_digest,
         "judged_before": judged_before,
         "run_id": run_id,
+        "model_uri": model_uri,
         "champion": champion,
         "version": version,
         "numbers": dict(numbers or {}),

@@ -54,6 +54,7 @@ class EvaluateModelOperator(MlopsOperator):
     :param mlflow_conn_id: the MLflow connection.
     :raises GateRefused: the candidate did not pass and *if_refused* is ``fail``.
     :raises JobFailedError: the candidate cannot be scored.
+    :raises ConfigError: *model_uri* is a model of another run than *run_id*.
     """
 
     template_fields: Sequence[str] = (
@@ -127,7 +128,7 @@ class EvaluateModelOperator(MlopsOperator):
         from airflow_provider_mlops.errors import ConfigError, GateRefused
         from airflow_provider_mlops.evaluation import GatePolicy, Rule
         from airflow_provider_mlops.evaluation.reuse import warning
-        from airflow_provider_mlops.hooks.evaluation import GATE_PATH, Evaluation, evaluate
+        from airflow_provider_mlops.hooks.evaluation import GATE_PATH, Evaluation, check_candidate, evaluate
         from airflow_provider_mlops.hooks.journal import JournalHook, record_once
         from airflow_provider_mlops.hooks.mlflow import MlflowHook
         from airflow_provider_mlops.journal import kinds, model_stream, payloads, read_intact
@@ -138,6 +139,7 @@ class EvaluateModelOperator(MlopsOperator):
             raise ConfigError(f"if_refused: expected 'skip' or 'fail', got {self.if_refused!r}.")
         hook = MlflowHook(self.mlflow_conn_id)
         registry, tracking = hook.registry, hook.tracking
+        check_candidate(hook, self.run_id, self.model_uri)
         champion = registry.version_of(self.model, alias=self.champion_alias)
         rules = [Rule.from_dict(rule) for rule in self.rules]
         non_inferiority = any(rule.max_drop_vs_champion is not None for rule in rules)
@@ -183,6 +185,7 @@ class EvaluateModelOperator(MlopsOperator):
             digest=decision.digest,
             run_id=self.run_id,
             champion=champion,
+            model_uri=self.model_uri,
             rows_digest=judgement.rows_digest,
             judged_before=judgement.judged_before,
             numbers={

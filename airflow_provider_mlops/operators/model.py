@@ -21,16 +21,16 @@ class RegisterModelOperator(MlopsOperator):
     Register the model of an MLflow run: one version per run, however often it is asked.
 
     The version carries the lineage (data digest, code digest, git commit, DAG run, hyperparameters, environment, gate)
-    as tags, and the alias *alias* points at it. Its model card is written into the run (``mlops/model_card.md`` and
-    ``.html``), the card's first paragraph into the description of the version. Returns ``{"model", "version", "run_id",
-    "source"}``.
+    as tags, and the alias *alias* points at it, unless it points at a newer one. Its model card is written into the run
+    (``mlops/model_card.md`` and ``.html``), the card's first paragraph into the description of the version. Returns
+    ``{"model", "version", "run_id", "source"}``.
 
     :param model: name of the registered model. (templated)
     :param run_id: MLflow run that logged the model. (templated)
     :param model_uri: the logged model; the run's only one without it. (templated)
     :param data_digest: digest of the data that it was trained on. (templated)
     :param gate_digest: digest of the gate's decision on it. (templated)
-    :param alias: alias that will point at the version; ``None`` moves none.
+    :param alias: alias that moves forward to the version; ``None`` moves none.
     :param mlflow_conn_id: the MLflow connection.
     :raises DataError: the run holds no model, several, or one without a signature.
     :raises PromotionConflictError: the journal knows the version as another run: it is the journal of another MLflow.
@@ -67,6 +67,7 @@ class RegisterModelOperator(MlopsOperator):
         from airflow_provider_mlops.hooks.mlflow import MlflowHook
         from airflow_provider_mlops.journal import kinds, model_stream, payloads
         from airflow_provider_mlops.promotion import check_run, state
+        from airflow_provider_mlops.promotion.registry import is_newer
 
         hook = MlflowHook(self.mlflow_conn_id)
         models = [model for model in hook.tracking.models(self.run_id) if self.model_uri in {None, model.uri}]
@@ -103,7 +104,8 @@ class RegisterModelOperator(MlopsOperator):
         )
         check_run(state(JournalHook().journal.read(model_stream(self.model))), version)
         write_card(hook, version, self.run_id, environment)
-        if self.alias:
+        # An old run that was cleared moves no alias backwards.
+        if self.alias and is_newer(version.version, hook.registry.version_of(self.model, alias=self.alias)):
             hook.registry.set_alias(self.model, alias=self.alias, version=version.version)
         payload = payloads.model_registered(
             version=version.version,

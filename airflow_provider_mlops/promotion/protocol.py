@@ -31,6 +31,7 @@ from airflow_provider_mlops.errors import (
     ServiceError,
 )
 from airflow_provider_mlops.journal import Record, kinds, model_stream, payloads, read_intact
+from airflow_provider_mlops.journal.narrative import tell
 from airflow_provider_mlops.promotion.state import PromotionState, state
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def promote(
     now = registry.version_of(request.model, alias=request.alias)
     if folded.pending is None and now == folded.champion(request.alias) == request.version:
         return _unchanged(request.model, request.alias, request.version, folded)
-    digest, objection = _judge(request, entries, candidate.run_id)
+    digest, objection = _judge(request, entries, candidate)
     gate_override = [(f"gate: {objection}", request.unsafe_override)] if objection and request.unsafe_override else []
 
     def choose(now: PromotionState) -> _Choice:
@@ -245,7 +246,9 @@ def _unchanged(model: str, alias: str, version: str, folded: PromotionState) -> 
     return Promotion(model, alias, version, previous, 0, False, f"{model}@{alias} is version {version} already.")
 
 
-def _judge(request: PromotionRequest, entries: Sequence[Entry], run_id: str | None) -> tuple[str | None, str | None]:
+def _judge(
+    request: PromotionRequest, entries: Sequence[Entry], candidate: ModelVersion
+) -> tuple[str | None, str | None]:
     """Return the digest of the gate decision and what speaks against promoting on it (only when it is overridden)."""
     what = f"{request.model} version {request.version}"
     decisions = [
@@ -254,7 +257,7 @@ def _judge(request: PromotionRequest, entries: Sequence[Entry], run_id: str | No
         if entry.record.kind == kinds.GATE_DECIDED
         and (
             entry.record.payload.get("version") == request.version
-            or (run_id is not None and entry.record.payload.get("run_id") == run_id)
+            or (candidate.run_id is not None and entry.record.payload.get("run_id") == candidate.run_id)
         )
     ]
     recorded = decisions[-1].record.payload if decisions else None
@@ -275,6 +278,12 @@ def _judge(request: PromotionRequest, entries: Sequence[Entry], run_id: str | No
             f"the evidence given (verdict {claimed!r}, digest {digest!r}) is not the journal's last decision on it "
             f"(passed, digest {recorded['digest']!r})."
         )
+    elif _is_other_model(recorded.get("model_uri"), candidate.source):
+        objection = (
+            f"the gate judged another model of its run, {recorded['model_uri']}; this one is {candidate.source}."
+        )
+    elif said_no := _rejection(request.version, entries, after=decisions[-1].sequence):
+        objection = f"a person said no to it: {said_no}"
     elif recorded["champion"] != request.expected_champion:
         objection = f"it was judged against champion {recorded['champion']}, not {request.expected_champion}."
         if request.unsafe_override is None:
@@ -285,6 +294,23 @@ def _judge(request: PromotionRequest, entries: Sequence[Entry], run_id: str | No
             "unsafe_override, which is journaled."
         )
     return (recorded["digest"] if recorded else digest), objection
+
+
+def _is_other_model(judged: str | None, source: str) -> bool:
+    """Return whether both are logged models, and not the same: a path says nothing of which model it is."""
+    return judged != source and all((uri or "").startswith("models:/m-") for uri in (judged, source))
+
+
+def _rejection(version: str, entries: Sequence[Entry], *, after: int) -> str | None:
+    """Return the last answer about *version* since the entry *after*, in words, when it is a no."""
+    answers = [
+        entry.record
+        for entry in entries
+        if entry.sequence > after
+        and entry.record.kind == kinds.APPROVAL_ANSWERED
+        and entry.record.payload.get("version") == version
+    ]
+    return tell(answers[-1]) if answers and answers[-1].payload.get("approved") is not True else None
 
 
 def _check_order(request: PromotionRequest, now: PromotionState) -> list[tuple[str, str]]:

@@ -386,7 +386,7 @@ def test_judging_rows_of_one_class_are_told_and_pass_nothing(connection, storage
     [
         ({"data_uri": "/no/such/rows"}, JobFailedError, r"The candidate could not be scored; .*\nIts last lines:\n[\s\S]*/no/such/rows"),
         ({"label_column": "z"}, JobFailedError, r"could not be scored; [\s\S]*'z'"),
-        ({"model_uri": "models:/m-nobody"}, JobFailedError, r"could not be scored; [\s\S]*m-nobody"),
+        ({"model_uri": "models:/m-nobody"}, ConfigError, r"model_uri: models:/m-nobody is no model of MLflow run \w+\."),
         ({"run_timeout": "1s"}, JobFailedError, r"ended as timed_out: It ran longer than its run_timeout of 1 s"),
         ({"if_refused": "cry"}, ConfigError, r"if_refused: expected 'skip' or 'fail', got 'cry'"),
         ({"rules": [{"metric": "roc_ac"}]}, ConfigError, r"'roc_ac'.*Did you mean 'roc_auc'"),
@@ -411,13 +411,19 @@ def test_rows_of_the_wrong_time_and_rows_that_judge_again_and_again_are_told(
         return [entry.record.payload for entry in JournalHook().journal.read(model_stream(case))]
 
     case = "bad_judge_time"
-    old = training_scripts.rows(tmp_path / "old" / "rows.parquet", seed=5)
-    judged = evaluate(case, trained, old, train_uri=str(old), timestamp_column="at")
+    old = training_scripts.rows(tmp_path / "old" / "rows.parquet", seed=5, shop=["b"] * 400, n=[1] * 400)
+    # The same rows as another program wrote them: with a column of its own, and floats because of a missing value.
+    others = {"part": ["train"] * 400, "n": [1.0] * 399 + [None], "shop": ["b"] * 300 + ["a"] * 100}
+    train = training_scripts.rows(tmp_path / "train" / "rows.parquet", seed=5, **others)
+    rules = [{"metric": "roc_auc", "at_least": 0.6}, {"metric": "accuracy", "per": "shop", "protected": True}]
+    judged = evaluate(case, trained, old, train_uri=train, timestamp_column="at", rules=rules)
     assert (judged["verdict"], judged["reason"]) == ("refused", "overlap")
-    assert "1 more findings" in judged["sentence"]  # which is the order of time
+    assert "300 of 400 evaluation rows" in judged["sentence"]
+    assert "2 more findings" in judged["sentence"]
     found = json.loads(MlflowHook().tracking.read_text(trained["run_id"], "mlops/gate.json"))["findings"]
-    assert [finding["reason"] for finding in found] == ["overlap", "time_order"]
-    assert "Train on the time before hold_out only" in found[1]["sentence"]
+    assert [finding["reason"] for finding in found] == ["overlap", "missing_slice", "time_order"]
+    assert "The protected slices shop=a have training rows and no evaluation row" in found[1]["sentence"]
+    assert "Train on the time before hold_out only" in found[2]["sentence"]
     (decided,) = said()
     for number in range(19):
         other = Record("gate.decided", datetime.now(UTC), "me", {**decided, "run_id": f"other {number}"})
@@ -478,6 +484,25 @@ def test_a_version_that_the_journal_knows_of_another_mlflow_gets_no_alias_and_no
         operator.execute(context(case))
     assert MlflowHook().registry.version_of(case, alias="challenger") is None
     assert len(JournalHook().journal.read(stream)) == 1
+
+
+def test_an_old_run_that_is_registered_again_moves_no_alias_back(connection, storage, trained):
+    case, hook = "bad_cleared", MlflowHook()
+    operator = RegisterModelOperator(task_id="register", model=case, run_id=trained["run_id"])
+    assert operator.execute(context(case))["version"] == "1"
+    newer = hook.tracking.create_run(hook.tracking.experiment(case), name="newer", tags={})
+    hook.registry.create_version(case, run_id=newer.run_id, source=trained["model_uri"], tags={})
+    hook.registry.set_alias(case, alias="challenger", version="2")
+    assert operator.execute(context(case))["version"] == "1"
+    assert hook.registry.version_of(case, alias="challenger") == "2"
+
+
+def test_a_version_is_judged_in_the_name_of_its_own_run_only(connection, storage, rows, trained):
+    case, hook = "bad_in_the_name", MlflowHook()
+    other = hook.tracking.create_run(hook.tracking.experiment(case), name="other", tags={})
+    hook.registry.create_version(case, run_id=other.run_id, source=trained["model_uri"], tags={})
+    with pytest.raises(ConfigError, match=rf"models:/{case}/1 is no model of MLflow run {trained['run_id']}"):
+        evaluate(case, trained, rows, model_uri=f"models:/{case}/1")
 
 
 def test_rows_that_are_mostly_copies_judge_nobody(connection, storage, tmp_path, trained):

@@ -13,6 +13,7 @@ from airflow_provider_mlops.evaluation.guards import (
     check_leakage,
     check_overlap,
     check_signature,
+    check_slices,
     check_time_order,
 )
 from airflow_provider_mlops.evaluation.values import Reason
@@ -86,6 +87,16 @@ def test_a_column_that_gives_the_label_away_is_named():
     assert "'paid_back' alone predicts the label" in found.sentence or "'gone' alone" in found.sentence
 
 
+def test_a_text_that_gives_the_label_away_is_named_too():
+    label = np.arange(400) % 2
+    leak = np.array(["paid", "open"], dtype=object)[label]
+    city = np.array(["Ulm", "Bonn", None], dtype=object)[np.arange(400) % 3]
+    each = np.arange(400).astype(str).astype(object)  # explains every row, and no other
+    assert check_leakage({"city": city, "id": each}, label) is None
+    found = check_leakage({"city": city, "state": leak}, label)
+    assert list(found.numbers["columns"]) == ["state"]
+
+
 def test_leakage_is_looked_for_in_binary_labels_only():
     label = np.arange(30) % 3
     assert check_leakage({"same": label.astype(float)}, label) is None
@@ -136,3 +147,12 @@ def test_inputs_that_clients_do_not_send_are_found(candidate, champion, text):
     if found:
         assert found.reason is Reason.SIGNATURE_CHANGED
         assert text in found.sentence
+
+
+def test_a_protected_slice_without_a_single_evaluation_row_is_named():
+    assert check_slices({"DE", "FR"}, {"DE", "FR", "IT"}, column="country") is None
+    found = check_slices({"DE", "FR", None}, {"FR"}, column="country")
+    assert found.reason is Reason.MISSING_SLICE
+    assert "protected slices country=DE, None have training rows and no evaluation row" in found.sentence
+    many = check_slices(set(range(9)), set(), column="shop")
+    assert "shop=0, 1, 2, 3, 4 and 4 more have" in many.sentence

@@ -64,7 +64,7 @@ class World:
     def write(self, kind, **payload):
         return append_next(self.journal, STREAM, Record(kind, self.clock(), "me", payload))
 
-    def gate(self, version, verdict="passed", champion=None, digest="sha256:aa", **numbers):
+    def gate(self, version, verdict="passed", champion=None, digest="sha256:aa", model_uri=None, **numbers):
         self.write(
             kinds.GATE_DECIDED,
             **payloads.gate_decided(
@@ -75,6 +75,7 @@ class World:
                 run_id=f"run{version}",
                 champion=champion,
                 numbers=numbers,
+                model_uri=model_uri,
             ),
         )
 
@@ -614,6 +615,45 @@ def test_the_last_decision_on_a_run_counts(world):
     world.gate("3", "refused", champion="2")
     with pytest.raises(GateRefused, match="the gate said refused"):
         world.promote("3", "2")
+
+
+def test_a_decision_on_another_model_of_the_same_run_promotes_nothing(world):
+    world.registry.create_version("churn", run_id="run6", source="models:/m-bad", tags={})
+    world.gate("6", model_uri="models:/m-good")
+    with pytest.raises(GateRefused, match="judged another model of its run, models:/m-good; this one is"):
+        world.promote("6", None, gate={})
+    world.gate("6", model_uri="models:/m-bad")
+    assert world.promote("6", None, gate={}).changed
+
+
+def answered(world, version, option):
+    told = payloads.approval_answered(
+        version=version,
+        approved=option == "Approve",
+        chosen=[option],
+        responded_by={"id": "3", "name": "ann"},
+        at=None,
+        gate_digest=None,
+    )
+    world.write(kinds.APPROVAL_ANSWERED, **told)
+
+
+def test_what_a_person_rejected_is_promoted_only_by_another_yes_decision_or_override(world):
+    world.gate("1")
+    answered(world, "1", "Reject")
+    with pytest.raises(GateRefused, match=r"a person said no to it: .*rejected by ann \(id 3\)"):
+        world.promote("1", None, gate={})
+    assert world.alias is None
+    answered(world, "1", "Approve")
+    assert world.promote("1", None, gate={}).changed
+    world.gate("2", champion="1")
+    answered(world, "2", "Reject")
+    assert world.promote("2", "1", gate={}, unsafe_override="ann is on holiday").changed
+    assert world.kinds().count(kinds.OVERRIDE_USED) == 1
+    world.gate("3", champion="2")
+    answered(world, "3", "Reject")
+    world.gate("3", champion="2")  # judged anew: the answer was about the decision before
+    assert world.promote("3", "2", gate={}).changed
 
 
 def test_a_decision_of_the_journal_is_evidence_enough(world):
