@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_mlops.adapters.journal.sql import SqlJournal
-    from airflow_provider_mlops.journal.port import Journal
+    from airflow_provider_mlops.journal import Entry, Journal, Record
 
 __all__ = ["JournalHook", "actor", "lease_owner", "record_once"]
 
@@ -81,23 +81,29 @@ def record_once(
     """
     Append a record to the stream of *model*, unless one of this kind already has the same values for the keys *once*.
 
-    A task that was killed after it had written, and runs again, so writes nothing twice.
+    A task that was killed after it had written, and runs again, so writes nothing twice; nor do two that run at once.
 
     :param of: key of what is spoken of: only the newest record with the same value for it counts, so that what was said
         before, and then otherwise, is written again.
     """
-    from airflow_provider_mlops.journal import Record, append_next, model_stream
+    from airflow_provider_mlops.journal import Record, append_decided, append_next, model_stream
 
     journal = JournalHook().journal
     stream = model_stream(model)
-    if once:
-        wanted = [payload[key] for key in once]
-        for entry in reversed(journal.read(stream)):
-            written = entry.record
-            if written.kind != kind:
+    record = Record(kind=kind, at=datetime.now(UTC), actor=actor(context), payload=payload)
+
+    def unless_written(entries: list[Entry]) -> tuple[Record | None, None]:
+        for entry in reversed(entries):
+            written = entry.record.payload
+            if entry.record.kind != kind:
                 continue
-            if [written.payload.get(key) for key in once] == wanted:
-                return
-            if of is not None and written.payload.get(of) == payload[of]:
+            if all(written.get(key) == payload[key] for key in once):
+                return None, None
+            if of is not None and written.get(of) == payload[of]:
                 break
-    append_next(journal, stream, Record(kind=kind, at=datetime.now(UTC), actor=actor(context), payload=payload))
+        return record, None
+
+    if once:
+        append_decided(journal, stream, journal.read(stream), unless_written)
+    else:
+        append_next(journal, stream, record)

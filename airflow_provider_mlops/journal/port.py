@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from airflow_provider_mlops.errors import ConflictError, DataError
 from airflow_provider_mlops.journal.record import verify
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from airflow_provider_mlops.journal.record import Entry, Record
 
-__all__ = ["Journal", "append_next", "model_stream", "read_intact"]
+__all__ = ["Journal", "append_decided", "append_next", "model_stream", "read_intact"]
+
+_Answer = TypeVar("_Answer")
 
 
 class Journal(Protocol):
@@ -57,6 +61,37 @@ def append_next(journal: Journal, stream: str, record: Record, attempts: int = 5
         except ConflictError as error:
             conflict = error
     raise ConflictError(f"{stream}: {attempts} attempts to append {record.kind!r} lost against others.") from conflict
+
+
+def append_decided(
+    journal: Journal,
+    stream: str,
+    entries: list[Entry],
+    decide: Callable[[list[Entry]], tuple[Record | None, _Answer]],
+    attempts: int = 200,
+) -> _Answer:
+    """
+    Decide on what *stream* holds, and write the decision on that very state: whoever loses reads on and decides anew.
+
+    :param entries: the stream as far as it is known, from its begin; what is read is added.
+    :param decide: returns what to write, ``None`` for nothing, and the answer.
+    :param attempts: how many times to try when others write at the same time.
+    :return: the answer of the decision that counts.
+    :raises ConflictError: others were faster every time.
+    """
+    for _ in range(attempts):
+        record, answer = decide(entries)
+        if record is None:
+            return answer
+        known = entries[-1].sequence if entries else 0
+        try:
+            journal.append(stream, known, record)
+        except ConflictError as error:
+            conflict, kind = error, record.kind
+            entries += journal.read(stream, after=known)
+        else:
+            return answer
+    raise ConflictError(f"{stream}: {attempts} attempts to append {kind!r} lost against others.") from conflict
 
 
 def read_intact(journal: Journal, stream: str) -> list[Entry]:

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from airflow_provider_mlops.errors import (
     ConfigError,
-    ConflictError,
     DataError,
     GateRefused,
     MlopsError,
@@ -30,7 +29,7 @@ from airflow_provider_mlops.errors import (
     PromotionConflictError,
     ServiceError,
 )
-from airflow_provider_mlops.journal import Record, kinds, model_stream, payloads, read_intact
+from airflow_provider_mlops.journal import Record, append_decided, kinds, model_stream, payloads, read_intact
 from airflow_provider_mlops.journal.narrative import tell
 from airflow_provider_mlops.promotion.state import PromotionState, state
 
@@ -51,7 +50,6 @@ ForeignChange = Literal["fail", "adopt", "restore"]
 _LEASE = timedelta(minutes=2)
 _SKEW = timedelta(minutes=10)  # a lease that ends later than it could by this much was written by a wrong clock
 _OF_A_DECISION = ("verdict", "reason", "sentence", "digest", "champion")
-_ATTEMPTS = 200  # appends that may lose against other writers of the same stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +143,7 @@ def promote(
         actor=request.actor,
         owner=request.owner,
         on_foreign_change=request.on_foreign_change,
+        entries=entries,
     )
     return turn.run(
         lease,
@@ -183,7 +182,8 @@ def rollback(
         the registry is not the one of this journal.
     :raises DataError: the journal was changed from outside.
     """
-    folded = state(read_intact(journal, model_stream(model)))
+    entries = read_intact(journal, model_stream(model))
+    folded = state(entries)
     now, last, pending = registry.version_of(model, alias=alias), folded.last_move(alias), folded.pending
     if now is not None:
         check_run(folded, registry.version(model, now))
@@ -220,6 +220,7 @@ def rollback(
         actor=actor,
         owner=owner,
         on_foreign_change=on_foreign_change,
+        entries=entries,
     )
     return turn.run(lease, wanted=None, expected=leaving, choose=choose, gate_digest=None, why=why)
 
@@ -345,8 +346,8 @@ class _Turn:
     actor: str
     owner: str
     on_foreign_change: ForeignChange
+    entries: list[Entry]
     token: int = 0
-    entries: list[Entry] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.on_foreign_change not in get_args(ForeignChange):
@@ -411,8 +412,8 @@ class _Turn:
         return Promotion(self.model, self.alias, version, now, self.token, True, sentence)
 
     def _take(self, lease: timedelta) -> datetime:
-        for _ in range(_ATTEMPTS):
-            folded, now = self._state(), self.clock()
+        def lease_it(entries: list[Entry]) -> tuple[Record, tuple[int, datetime]]:
+            folded, now = state(entries), self.clock()
             held = folded.lease
             # A clock that ran ahead must not keep everybody out for as long as it did. The token keeps its holder from
             # recording anything; it does not stop a write to the registry that is on its way (docs/security.md).
@@ -424,13 +425,10 @@ class _Turn:
                 )
             token, until = folded.token + 1, now + lease
             payload = payloads.promotion_leased(owner=self.owner, token=token, until=until)
-            try:
-                self.journal.append(self.stream, folded.sequence, self._record(kinds.PROMOTION_LEASED, payload))
-            except ConflictError:
-                continue
-            self.token = token
-            return until
-        raise ConflictError(f"{self.stream}: {_ATTEMPTS} attempts to take the lease lost against other writers.")
+            return self._record(kinds.PROMOTION_LEASED, payload), (token, until)
+
+        self.token, until = append_decided(self.journal, self.stream, self.entries, lease_it)
+        return until
 
     def _settle(self) -> bool:
         """End what an earlier holder left, and what came from outside. Return whether a half-done move was finished."""
@@ -508,15 +506,11 @@ class _Turn:
         self._append(kinds.PROMOTION_ABANDONED, payload)
 
     def _append(self, kind: str, payload: dict[str, Any]) -> None:
-        for _ in range(_ATTEMPTS):
-            folded = self._state()
-            self._check_token(folded)
-            try:
-                self.journal.append(self.stream, folded.sequence, self._record(kind, payload))
-            except ConflictError:
-                continue
-            return
-        raise ConflictError(f"{self.stream}: {_ATTEMPTS} attempts to append {kind!r} lost against other writers.")
+        def while_held(entries: list[Entry]) -> tuple[Record, None]:
+            self._check_token(state(entries))
+            return self._record(kind, payload), None
+
+        append_decided(self.journal, self.stream, self.entries, while_held)
 
     def _check_held(self, until: datetime) -> None:
         self._check_token(self._state())

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_provider_mlops.errors import ConflictError
-from airflow_provider_mlops.journal import Record, kinds, model_stream, payloads, read_intact
+from airflow_provider_mlops.journal import Record, append_decided, kinds, model_stream, payloads, read_intact
 from airflow_provider_mlops.retraining.history import open_attempt
 from airflow_provider_mlops.retraining.policy import RetrainDecision, RetrainPolicy, Trigger, decide
 
@@ -17,11 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from airflow_provider_mlops.journal import Journal
+    from airflow_provider_mlops.journal import Entry, Journal
 
 __all__ = ["close", "request"]
-
-_ATTEMPTS = 200  # appends that may lose against other writers of the same stream
 
 
 def request(
@@ -47,21 +44,16 @@ def request(
 
     See `decide` for the other parameters.
     """
-    stream = model_stream(model)
-    entries = read_intact(journal, stream)
-    for _ in range(_ATTEMPTS):
+
+    def decided(entries: list[Entry]) -> tuple[Record | None, RetrainDecision]:
         now = clock()
         decision = decide(policy, entries, now, key, trigger=trigger, owner=owner, data_digest=data_digest)
         if decision.granted_before:
-            return decision
-        record = Record(kinds.RETRAINING_DECIDED, now, actor, decision.to_payload(binding=binding))
-        try:
-            journal.append(stream, len(entries), record)
-        except ConflictError:
-            entries += journal.read(stream, after=len(entries))
-        else:
-            return decision
-    raise ConflictError(f"{stream}: {_ATTEMPTS} attempts to record a decision lost against other writers. Try again.")
+            return None, decision
+        return Record(kinds.RETRAINING_DECIDED, now, actor, decision.to_payload(binding=binding)), decision
+
+    stream = model_stream(model)
+    return append_decided(journal, stream, read_intact(journal, stream), decided)
 
 
 def close(
@@ -77,19 +69,15 @@ def close(
     :raises ConflictError: others wrote to the model's stream faster, every time.
     :raises DataError: the journal was changed from outside.
     """
-    stream = model_stream(model)
-    entries = read_intact(journal, stream)
-    for _ in range(_ATTEMPTS):
+
+    def ended(entries: list[Entry]) -> tuple[Record | None, str | None]:
         attempt = open_attempt(entries, key=key, owner=owner)
         if attempt is None:
-            return None
+            return None, None
         payload = payloads.training_failed(
             key=attempt.key, run_id=attempt.run_id, reason="abandoned", sentence=sentence
         )
-        try:
-            journal.append(stream, len(entries), Record(kinds.TRAINING_FAILED, clock(), actor, payload))
-        except ConflictError:
-            entries += journal.read(stream, after=len(entries))
-        else:
-            return attempt.key
-    raise ConflictError(f"{stream}: {_ATTEMPTS} attempts to record an end lost against other writers. Try again.")
+        return Record(kinds.TRAINING_FAILED, clock(), actor, payload), attempt.key
+
+    stream = model_stream(model)
+    return append_decided(journal, stream, read_intact(journal, stream), ended)
