@@ -238,6 +238,17 @@ def test_a_database_without_the_table_says_what_to_run(postgres_database):
 
 
 @pytest.mark.service("postgres")
+def test_a_server_that_was_restarted_is_connected_to_anew(postgres_database):
+    kept, other = SqlJournal(postgres_database), SqlJournal(postgres_database)
+    kept.migrate()
+    kept.append("s", 0, record())
+    end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
+    with other._engine.connect() as connection:
+        assert connection.execute(sa.text(end)).all() == [(True,)]
+    kept.append("s", 1, record())
+    assert verify(kept.read("s")) == []
+
+
 def test_insert_and_select_are_rights_enough(postgres_database):
     owner = SqlJournal(postgres_database)
     owner.migrate()

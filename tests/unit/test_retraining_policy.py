@@ -484,7 +484,7 @@ def test_a_journal_that_is_always_busy_is_a_conflict():
             raise ConflictError("busy")
 
     story.journal = Busy()
-    with pytest.raises(ConflictError, match="200 attempts to append 'retraining.decided' lost"):
+    with pytest.raises(ConflictError, match=r"200 attempts to append 'retraining\.decided' lost"):
         story.request("schedule")
 
 

@@ -265,6 +265,7 @@ def _engine(url: sa.URL) -> sa.Engine:
         poolclass=sa.QueuePool,
         pool_size=1,
         max_overflow=-1,
+        pool_pre_ping=not is_sqlite,  # a server that was restarted has ended the connection that is kept
         connect_args={"timeout": _BUSY_SECONDS} if is_sqlite else {},
     )
     if is_sqlite:
