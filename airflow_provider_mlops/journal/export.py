@@ -6,6 +6,7 @@ import csv
 import html
 import io
 import json
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_mlops.errors import ConfigError, DataError, did_you_mean
@@ -87,28 +88,50 @@ def _cell(value: Any) -> Any:
 
 
 def _html(entries: list[Entry]) -> str:
-    rows = "\n".join(
-        "<tr>"
-        + "".join(
-            f"<td>{html.escape(text)}</td>"
-            for text in (
-                entry.stream,
-                str(entry.sequence),
-                f"{entry.record.at:%Y-%m-%d %H:%M:%S} UTC",
-                entry.record.actor,
-                tell(entry.record),
-                entry.hash,
-            )
-        )
-        + "</tr>"
-        for entry in entries
+    parts = "".join(
+        f"<h2>{html.escape(stream)}</h2>\n<table><thead><tr>"
+        + "".join(f'<th scope="col">{name}</th>' for name in _HEAD)
+        + "</tr></thead><tbody>\n"
+        + "".join(map(_row, of_stream))
+        + "</tbody></table>\n"
+        for stream, of_stream in groupby(entries, key=lambda entry: entry.stream)
     )
     return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Journal</title><style>'
-        "body{font:14px sans-serif;margin:2em}table{border-collapse:collapse}"
-        "td,th{border:1px solid #bbb;padding:.3em .5em;text-align:left;vertical-align:top}"
-        "td:last-child{font:11px monospace;word-break:break-all}</style></head><body><h1>Journal</h1>\n<table>"
-        "<thead><tr><th>Stream</th><th>Entry</th><th>When</th><th>Who</th><th>What and why</th><th>Hash</th>"
-        "</tr></thead><tbody>\n"
-        f"{rows}\n</tbody></table></body></html>\n"
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Journal</title>'
+        f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{_CSS}</style></head>'
+        f"<body><main><h1>Journal</h1>\n{parts or '<p>There is no entry.</p>'}</main></body></html>\n"
     )
+
+
+def _row(entry: Entry) -> str:
+    cells = (
+        str(entry.sequence),
+        f"{entry.record.at:%Y-%m-%d %H:%M:%S} UTC",
+        entry.record.actor,
+        tell(entry.record),
+        entry.hash,
+    )
+    shown = (f'<td data-label="{name}">{html.escape(text)}</td>' for name, text in zip(_HEAD, cells, strict=True))
+    return f"<tr>{''.join(shown)}</tr>\n"
+
+
+_HEAD = ("Entry", "When", "Who", "What and why", "Hash")
+
+_CSS = """
+:root{color-scheme:light dark;--bg:#f6f5f1;--card:#fff;--ink:#1b2227;--soft:#57626b;--line:#dcdad3}
+@media (prefers-color-scheme:dark){:root{--bg:#12171b;--card:#1a2126;--ink:#e7ebee;--soft:#a3afb8;--line:#313b43}}
+body{margin:0;background:var(--bg);color:var(--ink);font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;
+-webkit-text-size-adjust:100%;overflow-wrap:anywhere}
+main{max-width:1400px;margin:0 auto;padding:28px 24px 48px}
+h1{margin:0;font-size:26px}h2{font-size:18px;margin:28px 0 10px}
+table{border-collapse:collapse;width:100%;background:var(--card);border-radius:4px;box-shadow:0 1px 2px rgb(0 0 0/.08)}
+th,td{padding:9px 12px;text-align:left;vertical-align:top;border-top:1px solid var(--line)}
+th{border-top:0;color:var(--soft);font-size:13px}
+th,td:nth-child(-n+2){white-space:nowrap}td:nth-child(3){width:24%;color:var(--soft);font-size:14px}
+td:last-child{width:17ch;color:var(--soft);font:12px/1.5 ui-monospace,Menlo,Consolas,monospace;word-break:break-all}
+@media (max-width:700px){main{padding:12px 10px 28px}thead{display:none}
+table,tbody,tr,td,td:nth-child(3),td:last-child{display:block;width:auto}
+tr{padding:10px 0;border-top:1px solid var(--line)}tr:first-child{border-top:0}td{border:0;padding:1px 12px}
+td::before{content:attr(data-label) ": ";color:var(--soft)}}
+@media print{body{background:#fff}tr{break-inside:avoid}}
+""".replace("\n", "")

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 from datetime import UTC, datetime
 
 import pytest
@@ -232,6 +233,14 @@ def test_an_html_export_shows_what_is_written_and_runs_nothing():
     assert "<img" not in page
     assert "&lt;b&gt;ada&lt;/b&gt;" in page
     assert page.encode()
+
+
+def test_an_html_export_has_a_table_for_each_stream():
+    journal = MemoryJournal()
+    for stream in ("model/a", "model/a", "model/b"):
+        append_next(journal, stream, Record("k", AT, "ada", {"a": 1}))
+    page = export([*journal.read("model/a"), *journal.read("model/b")], "html")
+    assert re.findall("<h2>(.*?)</h2>|<tr><td", page) == ["model/a", "", "", "model/b", ""]
 
 
 @pytest.mark.parametrize("name", ["json", "csv", "html"])
