@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import doctest
+import importlib
 import re
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from airflow_provider_mlops.rollout import RolloutPhase
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), ROOT / "dags" / "README.md", *(ROOT / "docs").rglob("*.md")])
+EXAMPLES = sorted(file for file in (ROOT / "airflow_provider_mlops").rglob("*.py") if ">>> " in file.read_text())
 WRITTEN = [page for page in PAGES if "reference" not in page.parts]
 _FENCE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 
@@ -54,6 +57,14 @@ def test_every_page_can_be_reached_from_the_readme():
         links = re.findall(r"\]\(([^)#\s:]+)", page.read_text())
         waiting += [(page.parent / link).resolve() for link in links if (page.parent / link).exists()]
     assert {page for page in PAGES if "docs" in page.parts} <= reached
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=name)
+def test_examples_in_docstrings_give_what_they_show(file):
+    module = importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts))
+    tried = doctest.testmod(module)
+    assert tried.attempted
+    assert not tried.failed
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=name)
