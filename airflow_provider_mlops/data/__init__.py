@@ -1,5 +1,5 @@
 """Where data is, which part of it is meant, and which frozen version of it was used."""
 
-from airflow_provider_mlops.data.values import DataRef, DataVersion, Window, parse_duration
+from airflow_provider_mlops.data.values import DataRef, DataVersion, Window, parse_duration, parse_time
 
-__all__ = ["DataRef", "DataVersion", "Window", "parse_duration"]
+__all__ = ["DataRef", "DataVersion", "Window", "parse_duration", "parse_time"]

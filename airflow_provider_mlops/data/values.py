@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, fields
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_mlops.errors import ConfigError, did_you_mean
@@ -12,7 +12,7 @@ from airflow_provider_mlops.errors import ConfigError, did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["DataRef", "DataVersion", "Window", "parse_duration"]
+__all__ = ["DataRef", "DataVersion", "Window", "parse_duration", "parse_time"]
 
 _DURATION = re.compile(r"(\d+)([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -31,6 +31,25 @@ def parse_duration(text: str) -> timedelta:
     if match is None or int(match[1]) == 0 or len(match[1]) > 6:
         raise ConfigError(f"{text!r} is no duration. Write a whole number > 0 and a unit: 45s, 30m, 12h or 7d.")
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+def parse_time(name: str, text: str | None) -> datetime | None:
+    """
+    Return the time that *text* says in ISO 8601, without a zone UTC; ``None`` for none.
+
+    :param name: what the error calls it.
+    :raises ConfigError: *text* is no time.
+
+    >>> parse_time("as_of", "2026-01-31T06:00")
+    datetime.datetime(2026, 1, 31, 6, 0, tzinfo=datetime.timezone.utc)
+    """
+    if not text:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"{name}: {text!r} is no time. Write ISO 8601, such as 2026-01-31T00:00:00Z.") from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)

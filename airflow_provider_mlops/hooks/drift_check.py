@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -16,6 +15,7 @@ from airflow_provider_mlops.hooks.settings import storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
 
     from airflow.sdk import Context
 
@@ -241,17 +241,13 @@ def _engine(
 
 def _window(check: DriftCheck, data: DataRef, look: Callable[[DataRef], datetime | None]) -> Window | None:
     from airflow_provider_mlops.adapters.newest import newest_window
-    from airflow_provider_mlops.data.values import parse_duration
+    from airflow_provider_mlops.data import parse_duration, parse_time
 
     if not check.window:
         if check.as_of:
             raise ConfigError("as_of: says where the window ends, and there is none. Set window, for example '7d'.")
         return None
-    try:
-        end = datetime.fromisoformat(check.as_of) if check.as_of else None
-    except ValueError as error:
-        raise ConfigError(f"as_of: expected an ISO 8601 time (2026-01-31T00:00:00Z), got {check.as_of!r}.") from error
-    return newest_window(data, parse_duration(check.window), end, look=look)
+    return newest_window(data, parse_duration(check.window), parse_time("as_of", check.as_of), look=look)
 
 
 def _span(window: Window | None, current: DataProfile) -> tuple[str | None, str | None]:

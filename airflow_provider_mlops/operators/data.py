@@ -8,13 +8,13 @@ from airflow_provider_mlops.operators.base import MlopsOperator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime, timedelta
+    from datetime import timedelta
 
     from airflow.sdk import Context
 
     from airflow_provider_mlops.data import DataRef
 
-__all__ = ["SnapshotDataOperator", "moment"]
+__all__ = ["SnapshotDataOperator"]
 
 
 class SnapshotDataOperator(MlopsOperator):
@@ -60,12 +60,13 @@ class SnapshotDataOperator(MlopsOperator):
         from pathlib import Path
 
         from airflow_provider_mlops.adapters.snapshots import SnapshotStore
+        from airflow_provider_mlops.data import parse_time
         from airflow_provider_mlops.hooks.settings import storage
 
         data, origin = self._resolve()
         snapshot = SnapshotStore(storage()).freeze(
             data,
-            as_of=moment("as_of", self.as_of),
+            as_of=parse_time("as_of", self.as_of),
             train_on=_duration(self.train_on),
             hold_out=_hold_out(self.hold_out),
             label_delay=_duration(self.label_delay),
@@ -107,21 +108,6 @@ class SnapshotDataOperator(MlopsOperator):
         pulled = fetch(DvcSource.from_dict(tracked), storage() / "dvc")
         self.log.info("DVC: %s at %s is md5 %s, in %s", tracked["path"], pulled.rev, pulled.md5, pulled.path)
         return DataRef.from_dict({**values, "path": str(pulled.path)}), {"dvc_md5": pulled.md5, "dvc_rev": pulled.rev}
-
-
-def moment(name: str, text: str | None) -> datetime | None:
-    """Return the time that *text* says, without a zone UTC; ``None`` for none. :raises ConfigError: it is no time."""
-    from datetime import UTC, datetime
-
-    from airflow_provider_mlops.errors import ConfigError
-
-    if not text:
-        return None
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(f"{name}: {text!r} is no time. Write ISO 8601, such as 2026-01-31T00:00:00Z.") from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _duration(text: str | None) -> timedelta | None:

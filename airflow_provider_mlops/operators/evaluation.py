@@ -124,7 +124,7 @@ class EvaluateModelOperator(MlopsOperator):
         """Score, judge, record."""
         import json
 
-        from airflow_provider_mlops.data.values import parse_duration
+        from airflow_provider_mlops.data import parse_duration, parse_time
         from airflow_provider_mlops.errors import ConfigError, GateRefused
         from airflow_provider_mlops.evaluation import GatePolicy, Rule
         from airflow_provider_mlops.evaluation.reuse import warning
@@ -132,7 +132,6 @@ class EvaluateModelOperator(MlopsOperator):
         from airflow_provider_mlops.hooks.journal import JournalHook, record_once
         from airflow_provider_mlops.hooks.mlflow import MlflowHook
         from airflow_provider_mlops.journal import kinds, model_stream, payloads, read_intact
-        from airflow_provider_mlops.operators.data import moment
         from airflow_provider_mlops.promotion.anchor import anchor as find_anchor
 
         if self.if_refused not in {"skip", "fail"}:
@@ -166,7 +165,7 @@ class EvaluateModelOperator(MlopsOperator):
                 mlflow_conn_id=self.mlflow_conn_id,
                 newest=parse_duration(self.newest) if self.newest else None,
                 max_age=parse_duration(self.max_age) if self.max_age else None,
-                now=moment("as_of", self.as_of),
+                now=parse_time("as_of", self.as_of),
                 shap=self.shap,
             ),
             context,

@@ -108,22 +108,29 @@ class ValidateDataOperator(MlopsOperator):
         if self.if_invalid not in known:
             near = did_you_mean(self.if_invalid, known)
             raise ConfigError(f"if_invalid: {self.if_invalid!r} is none of {', '.join(known)}.{near}")
-        violations = [*self._against_champion(), *self._against_contract(context), *self._against_suite()]
+        found = {
+            "the champion's profile": self._against_champion(),
+            "the contract": self._against_contract(context),
+            "the suite": self._against_suite(),
+        }
+        violations = [violation for broken in found.values() for violation in broken or ()]
         if not violations:
-            self.log.info("%s keeps what it was held against.", self.data_uri)
+            kept = " and ".join(name for name, broken in found.items() if broken is not None)
+            self.log.info("%s %s.", self.data_uri, f"keeps {kept}" if kept else "was held against nothing")
             return {"verdict": "valid", "reason": "nothing_broken", "violations": 0}
         self._quarantine(violations, context)
         self._act(violations)
         return {"verdict": "bad_data", "reason": violations[0].code, "violations": len(violations)}
 
-    def _against_champion(self) -> Sequence[_Violation]:
+    def _against_champion(self) -> Sequence[_Violation] | None:
+        """Return what breaks the champion's profile; ``None`` when there is none."""
         from airflow_provider_mlops.adapters.engines.embedded import EmbeddedEngine
         from airflow_provider_mlops.data import DataRef
         from airflow_provider_mlops.drift.contract import ContractPolicy, check_contract
 
         reference = self._champion_profile()
         if reference is None:
-            return ()
+            return None
         data = DataRef(
             self.data_uri, label=self.label_column, timestamp=self.timestamp_column, entity=self.entity_column
         )
@@ -157,7 +164,8 @@ class ValidateDataOperator(MlopsOperator):
             )
             return None
 
-    def _against_contract(self, context: Context) -> Sequence[_Violation]:
+    def _against_contract(self, context: Context) -> Sequence[_Violation] | None:
+        """Return what breaks the contract; ``None`` when it asks for nothing."""
         from airflow_provider_mlops.adapters.newest import newest
         from airflow_provider_mlops.data import DataRef
         from airflow_provider_mlops.errors import ConfigError
@@ -165,7 +173,7 @@ class ValidateDataOperator(MlopsOperator):
 
         contract = Contract.from_dict(self.contract or {})
         if contract == Contract():
-            return ()
+            return None
         if contract.fresh_within is None:
             return _count(contract, self.data_uri).violations()
         if not self.timestamp_column:
@@ -177,18 +185,14 @@ class ValidateDataOperator(MlopsOperator):
     def _now(self, context: Context) -> datetime:
         from datetime import UTC, datetime
 
-        from airflow_provider_mlops.errors import ConfigError
+        from airflow_provider_mlops.data import parse_time
 
-        if not self.as_of:
-            return context.get("data_interval_end") or datetime.now(UTC)
-        try:
-            return datetime.fromisoformat(self.as_of)
-        except ValueError:
-            raise ConfigError(f"as_of: {self.as_of!r} is no time. Write ISO 8601, as 2026-01-31T00:00:00Z.") from None
+        return parse_time("as_of", self.as_of) or context.get("data_interval_end") or datetime.now(UTC)
 
-    def _against_suite(self) -> Sequence[_Violation]:
+    def _against_suite(self) -> Sequence[_Violation] | None:
+        """Return what breaks the suite; ``None`` when there is none."""
         if not self.suite:
-            return ()
+            return None
         from airflow_provider_mlops.adapters.great_expectations import check_suite, read_suite
 
         return check_suite(read_suite(self.suite, self._dag_folder()), self.data_uri)

@@ -125,7 +125,7 @@ def test_the_log_tells_both_sides(rows, capsys):
 # -- contract --
 
 
-def test_data_that_keeps_its_contract_is_valid(rows):
+def test_data_that_keeps_its_contract_is_valid(rows, capsys):
     contract = {
         "min_rows": 10,
         "unique": ["at"],
@@ -133,6 +133,7 @@ def test_data_that_keeps_its_contract_is_valid(rows):
         "null_share": {"amount": 0},
     }
     assert validate(rows, contract=contract) == {"verdict": "valid", "reason": "nothing_broken", "violations": 0}
+    assert "keeps the contract." in capsys.readouterr().out
 
 
 def test_every_broken_promise_is_listed_and_journaled_once(rows, mlflow_file, monkeypatch):
@@ -206,9 +207,10 @@ def champion(mlflow_file, monkeypatch, rows, request):
     return make
 
 
-def test_the_champions_profile_is_held_against_the_data(champion, rows, tmp_path):
+def test_the_champions_profile_is_held_against_the_data(champion, rows, tmp_path, capsys):
     options = {"model": champion(), "mlflow_conn_id": "files", "label_column": "label", "timestamp_column": "at"}
-    assert validate(rows, **options)["verdict"] == "valid"
+    assert validate(rows, contract={"min_rows": 1_000}, **options)["verdict"] == "valid"
+    assert "keeps the champion's profile and the contract." in capsys.readouterr().out
     table = parquet.read_table(rows)
     parquet.write_table(table.append_column("new", table["amount"]), tmp_path / "more.parquet")
     assert validate(str(tmp_path / "more.parquet"), **options)["verdict"] == "valid"  # a new column may come
@@ -219,8 +221,9 @@ def test_the_champions_profile_is_held_against_the_data(champion, rows, tmp_path
     assert entry.record.payload["data_digest"] == str(tmp_path / "less.parquet")  # without a digest, its place
 
 
-def test_without_a_champion_or_its_profile_the_data_is_valid(champion, rows):
+def test_without_a_champion_or_its_profile_the_data_is_valid(champion, rows, capsys):
     assert validate(rows, model="unheard_of", mlflow_conn_id="files")["verdict"] == "valid"
+    assert "was held against nothing." in capsys.readouterr().out
     name = champion(with_profile=False)
     assert validate(rows, model=name, mlflow_conn_id="files")["verdict"] == "valid"
 

@@ -236,7 +236,7 @@ def test_label_and_entity_are_never_judged(world):
     ("options", "error", "message"),
     [
         ({"as_of": "2026-01-01"}, ConfigError, "as_of: says where the window ends, and there is none"),
-        ({"window": "20d", "as_of": "yesterday"}, ConfigError, "as_of: expected an ISO 8601 time"),
+        ({"window": "20d", "as_of": "yesterday"}, ConfigError, "as_of: 'yesterday' is no time"),
         ({"window": "20"}, ConfigError, "'20' is no duration"),
         ({"data": {}}, ConfigError, "'path' is missing"),
         ({"data": None}, ConfigError, "data: say where the data to judge is, or name .* served_by"),
