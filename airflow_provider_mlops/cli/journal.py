@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ def show(arguments: Namespace) -> int:
     from airflow_provider_mlops.journal.narrative import explain
 
     entries = _history(_journal(arguments), arguments.model, arguments.last)
+    _warn(entries, whole=arguments.last is None)
     print("\n".join(explain(entries, arguments.model)))
     return 0
 
@@ -33,6 +35,7 @@ def why(arguments: Namespace) -> int:
     from airflow_provider_mlops.journal.narrative import explain
 
     entries = _history(_journal(arguments), arguments.model)
+    _warn(entries)
     reasons = _reasons(entries, arguments.alias)
     if not reasons:
         print(
@@ -70,7 +73,7 @@ def check(arguments: Namespace) -> int:
         print("There is no entry: nothing was verified. Is this the journal that the deployment writes?")
         return _FOUND
     where = f"{count} entries of {len(streams)} model{'s' if len(streams) != 1 else ''}"
-    print(f"{where}: {'intact' if not found else f'{found} breaks'}.")
+    print(f"{where}: {f'{found} break' + 's' * (found != 1) if found else 'intact'}.")
     return _FOUND if found else 0
 
 
@@ -83,6 +86,7 @@ def export(arguments: Namespace) -> int:
         entries = _history(journal, arguments.model)
     else:
         entries = [entry for stream in journal.streams() for entry in journal.read(stream)]
+    _warn(entries)
     text = exported(entries, arguments.format)
     if arguments.output is None:
         print(text, end="" if text.endswith("\n") else "\n")
@@ -111,6 +115,22 @@ def _journal(arguments: Namespace) -> SqlJournal:
     if not isinstance(journal, SqlJournal):
         raise TypeError(type(journal).__name__)
     return journal
+
+
+def _warn(entries: list[Entry], *, whole: bool = True) -> None:
+    """
+    Say on standard error that what is about to be told is not what was written.
+
+    :param whole: whether *entries* are all of their streams; else those before the first are not missed.
+    """
+    from airflow_provider_mlops.journal import verify
+
+    faults = [f for f in verify(entries) if whole or f.code != "removed" or f.sequence > entries[0].sequence]
+    if faults:
+        print(
+            f"warning: {faults[0].stream} was changed from outside: {faults[0].sentence} See `mlops journal verify`.",
+            file=sys.stderr,
+        )
 
 
 def _text(file: str) -> str:

@@ -131,7 +131,9 @@ _SENTENCES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     kinds.PROMOTION_LEASED: lambda p: f"took the promotion lease {p['token']} until {p['until']}.",
     kinds.PROMOTION_PENDING: _pending,
     kinds.PROMOTION_DONE: _done,
-    kinds.PROMOTION_ABANDONED: lambda p: f"did not move {p['alias']} to {p['version']} ({p['reason']}).{_why(p)}",
+    kinds.PROMOTION_ABANDONED: lambda p: (
+        f"did not move {p['alias']}{' to ' if p['version'] else ''}{p['version']} ({p['reason']}).{_why(p)}"
+    ),
     kinds.ROLLOUT_STARTED: lambda p: f"{p['strategy']} rollout of version {p['version']} to {p['name']} started.",
     kinds.ROLLOUT_ADVANCED: lambda p: f"rollout to {p['name']}: {p['phase']}, {p['weight']} % of traffic.{_why(p)}",
     kinds.ROLLOUT_FINISHED: lambda p: (

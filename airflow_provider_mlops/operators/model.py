@@ -325,6 +325,8 @@ class RollbackModelOperator(MlopsOperator):
         version that the alias points at, once per task instance. (templated)
     :param to: version to return to; the last healthy one without it. (templated)
     :param alias: alias to move.
+    :param on_foreign_change: what to do when somebody moved the alias by hand: ``fail``; ``adopt`` that version, and
+        roll back from it; or ``restore`` the alias to where the journal has it.
     :param traffic: also move the traffic, when this machine serves the model.
     :param mlflow_conn_id: the MLflow connection.
     :raises PromotionConflictError: there is no healthy version to return to, or somebody else is promoting.
@@ -339,6 +341,7 @@ class RollbackModelOperator(MlopsOperator):
         away_from: str | None = None,
         to: str | None = None,
         alias: str = "champion",
+        on_foreign_change: ForeignChange = "fail",
         traffic: bool = True,
         mlflow_conn_id: str = "mlflow_default",
         **kwargs: Any,
@@ -348,6 +351,7 @@ class RollbackModelOperator(MlopsOperator):
         self.away_from = away_from
         self.to = to
         self.alias = alias
+        self.on_foreign_change = on_foreign_change
         self.traffic = traffic
         self.mlflow_conn_id = mlflow_conn_id
 
@@ -365,6 +369,7 @@ class RollbackModelOperator(MlopsOperator):
             away_from=self.away_from or None,
             to=self.to or None,
             alias=self.alias,
+            on_foreign_change=self.on_foreign_change,
             actor=actor(context),
             owner=lease_owner(context),
             journal=JournalHook().journal,

@@ -497,6 +497,21 @@ def test_an_old_run_that_is_registered_again_moves_no_alias_back(connection, sto
     assert hook.registry.version_of(case, alias="challenger") == "2"
 
 
+def test_a_version_that_was_made_champion_by_hand_can_be_rolled_back_from(connection, storage, trained):
+    case, registry = "bad_by_hand", MlflowHook().registry
+    RegisterModelOperator(task_id="register", model=case, run_id=trained["run_id"]).execute(context(case))
+    promote = PromoteModelOperator(task_id="promote", model=case, version="1", unsafe_override="first")
+    promote.execute(context(case, "promote"))
+    other = MlflowHook().tracking.create_run(MlflowHook().tracking.experiment(case), name="other", tags={})
+    registry.create_version(case, run_id=other.run_id, source=trained["model_uri"], tags={})
+    registry.set_alias(case, alias="champion", version="2")
+    back = {"task_id": "back", "model": case, "away_from": "2"}
+    with pytest.raises(PromotionConflictError, match="it was moved from outside"):
+        RollbackModelOperator(**back).execute(context(case, "back"))
+    done = RollbackModelOperator(**back, on_foreign_change="adopt").execute(context(case, "back"))
+    assert (done["version"], done["previous"], registry.version_of(case, alias="champion")) == ("1", "2", "1")
+
+
 def test_a_version_is_judged_in_the_name_of_its_own_run_only(connection, storage, rows, trained):
     case, hook = "bad_in_the_name", MlflowHook()
     other = hook.tracking.create_run(hook.tracking.experiment(case), name="other", tags={})

@@ -109,6 +109,20 @@ def test_verify_finds_a_change(url, capsys, tmp_path):
     assert out.splitlines()[0] == "model/rain: edited: The content of entry 3 does not fit its hash."
 
 
+@pytest.mark.parametrize("command", [["show", "rain"], ["show", "rain", "--last", "6"], ["why", "rain"], ["export"]])
+def test_who_reads_a_journal_that_was_changed_is_warned(url, capsys, tmp_path, command):
+    assert mlops(capsys, *command, "--url", url)[2] == ""
+    with sqlite3.connect(tmp_path / "journal.db") as connection:
+        connection.execute("UPDATE mlops_journal SET payload = replace(payload, 'good', 'bad') WHERE sequence = 3")
+    code, out, err = mlops(capsys, *command, "--url", url)
+    assert code == 0
+    assert err == (
+        "warning: model/rain was changed from outside: The content of entry 3 does not fit its hash. "
+        "See `mlops journal verify`.\n"
+    )
+    assert "It is bad." in out
+
+
 def test_verify_against_an_export_finds_a_cut_tail(url, capsys, tmp_path):
     export = tmp_path / "export.json"
     assert mlops(capsys, "export", "--output", str(export), "--url", url)[0] == 0

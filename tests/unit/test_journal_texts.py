@@ -134,6 +134,11 @@ SENTENCES = [
         "did not move champion to 7 (interrupted). It died.",
     ),
     (
+        kinds.PROMOTION_ABANDONED,
+        payloads.promotion_abandoned(alias="champion", version="", token=4, reason="busy", sentence="It was held."),
+        "did not move champion (busy). It was held.",
+    ),
+    (
         kinds.ROLLOUT_STARTED,
         payloads.rollout_started(name="api", version="7", stable_version="6", strategy="canary"),
         "canary rollout of version 7 to api started.",
