@@ -413,7 +413,7 @@ def _judge_gap(rule: Rule, trial: _Trial) -> RuleOutcome:
 def _judge_whole(rule: Rule, metric: Metric, trial: _Trial) -> RuleOutcome:
     own = estimate(metric, trial.candidate, trial.units, trial.policy)
     numbers: dict[str, Any] = {"rows": trial.candidate.rows, **_described(own)}
-    absolute = _absolute(rule, own, numbers)
+    absolute = _absolute(rule, own, numbers) or _handful(rule, own, numbers, trial)
     if absolute is not None:
         return absolute
     value = f"{rule.metric} is {_interval(own.value, own.low, own.high)}"
@@ -694,6 +694,15 @@ def _absolute(
         sentence = f"{rule.metric}{place} is {_interval(own.value, own.low, own.high)}, {limit} is asked."
         return RuleOutcome(rule, _REFUSED, Reason.BELOW_ABSOLUTE, sentence, numbers)
     return None
+
+
+def _handful(rule: Rule, own: Estimate, numbers: dict[str, Any], trial: _Trial) -> RuleOutcome | None:
+    """Return what there is to say of so few rows that even the first model cannot be held to a limit on them."""
+    if own.units >= MIN_UNITS:
+        return None
+    needed = math.ceil(trial.candidate.rows * MIN_UNITS / max(own.units, 1))
+    sentence = f"{rule.metric} is {own.value:.4f} on {own.units} {trial.units.kind}; {MIN_UNITS} are the least."
+    return RuleOutcome(rule, _UNDERPOWERED, Reason.UNDERPOWERED, sentence, numbers | {"rows_needed": needed})
 
 
 def _unscorable(rule: Rule, problem: str, numbers: dict[str, Any]) -> RuleOutcome:

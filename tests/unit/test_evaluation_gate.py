@@ -415,6 +415,23 @@ def test_a_slice_of_one_class_is_refused_for_a_metric_that_needs_two():
     assert "part=only is not defined: its labels hold one class only" in decision.sentence
 
 
+@pytest.mark.parametrize(
+    ("rows", "entities", "says"),
+    [
+        (9, None, "accuracy is 1.0000 on 9 rows; 10 are the least."),
+        (40, 4, "accuracy is 1.0000 on 4 entities; 10 are the least."),
+        (10, None, "accuracy is 1.0000"),
+    ],
+)
+def test_a_handful_of_rows_passes_nobody_not_even_the_first_model(rows, entities, says):
+    label = np.arange(rows) % 2
+    entity = None if entities is None else np.arange(rows) % entities
+    decision = ask([Rule("accuracy", at_least=0.8)], (label, label, None), entity=entity)
+    assert says in decision.sentence or says in decision.rules[0].sentence
+    assert decision.passed == (rows == 10)
+    assert decision.rows_needed == (None if decision.passed else 10 if entities is None else 100)
+
+
 def test_what_a_guard_found_refuses_before_any_rule():
     found = Finding(Reason.OVERLAP, "7 rows were trained on.")
     decision = ask([Rule("accuracy")], models(won=60, lost=20), findings=[found])
