@@ -344,10 +344,18 @@ def _interval(numbers: Mapping[str, Any], value: str, low: str, high: str) -> st
 
 
 def _figure(value: object) -> str:
+    """
+    Return a number as a reader wants it.
+
+    >>> _figure(0.12345), _figure(-0.00001), _figure(123.45), _figure(-23456.7)
+    ('0.1235', '0', '123.5', '-23,457')
+    """
     if not _number(value):
         return _NOTHING
     number = float(str(value))
-    return f"{number:,.4g}" if abs(number) >= 100 else f"{number:.4f}".rstrip("0").rstrip(".") if number else "0"
+    if 1000 <= abs(number) < 1e12:
+        return f"{number:,.0f}"
+    return f"{number:.4g}" if abs(number) >= 100 else f"{number:z.4f}".rstrip("0").rstrip(".")
 
 
 def _number(value: object) -> bool:
