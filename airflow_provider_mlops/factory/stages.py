@@ -420,8 +420,12 @@ _EVIDENCE = """\
 | Champion | {{ 'version ' ~ gate['champion'] if gate['champion'] else 'none yet' }} |
 | Gate | **{{ gate['verdict'] }}** ({{ gate['reason'] }}) |
 | Why | {{ gate['sentence'] }} {{ gate['rules'] | join(' ') }} |
-| Judged by the same rows before | {{ gate.get('judged_before', 0) }} candidates |
-| Smoke test | {{ probe }} |
+| Candidates judged by the same rows before | {{ gate.get('judged_before', 0) }} |
+| Smoke test | {% if probe is mapping and 'ready_seconds' in probe -%}
+ready after {{ probe['ready_seconds'] }} s, {{ probe['requests'] }} answers as offline, \
+95 % within {{ probe['latency_p95_ms'] }} ms
+{%- else %}{{ probe }}{% endif %} |
+| Model card | `mlops/model_card.html` of MLflow run `{{ model['run_id'] }}` |
 | Decision digest | `{{ gate['digest'] }}` |
 """
 

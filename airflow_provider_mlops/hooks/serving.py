@@ -108,7 +108,7 @@ def smoke_test(test: SmokeTest, context: Context, log: Log) -> dict[str, Any]:
         ready = wait_ready(url, within=test.ready_within, alive=lambda: not backend.status(name).phase.is_final)
         log.info("Version %s of %s was ready after %.1f s.", test.version, test.model, ready)
         measured = probe(url, golden_requests(test), tolerance=test.tolerance)
-        memory = _peak_memory_mb(url)
+        memory = _peak_memory_mib(url)
     except SmokeTestFailedError as error:
         raise SmokeTestFailedError(f"{error}\nThe end of the server's log:\n{_tail(backend.logs, name)}") from error
     finally:
@@ -118,7 +118,7 @@ def smoke_test(test: SmokeTest, context: Context, log: Log) -> dict[str, Any]:
         "requests": measured.requests,
         "latency_p50_ms": round(measured.latency_p50_ms, 1),
         "latency_p95_ms": round(measured.latency_p95_ms, 1),
-        "peak_memory_mb": memory,
+        "peak_memory_mib": memory,
     }
     limit = test.max_latency_p95_ms
     if limit is not None and measured.latency_p95_ms > limit:
@@ -180,7 +180,7 @@ def _tail(logs: Any, name: str) -> str:
     return whole[-2000:]
 
 
-def _peak_memory_mb(url: str) -> float | None:
+def _peak_memory_mib(url: str) -> float | None:
     """Return the most memory that the server has held, in MiB, as its own metrics tell."""
     import httpx
 

@@ -125,7 +125,7 @@ class SmokeTestModelOperator(MlopsOperator):
 
     Readiness within a deadline, golden requests from the evaluation rows whose answers must equal the offline
     predictions, latency, memory, and malformed input that must be refused and not crash the server. Returns
-    ``{"version", "ready_seconds", "latency_p95_ms", "peak_memory_mb", "requests"}``.
+    ``{"version", "ready_seconds", "latency_p95_ms", "peak_memory_mib", "requests"}``.
 
     :param model: name of the registered model. (templated)
     :param version: the version. (templated)

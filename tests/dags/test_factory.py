@@ -8,8 +8,10 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from types import SimpleNamespace
 
 import airflow.sdk
+import jinja2
 import pytest
 import yaml
 from airflow.dag_processing.dagbag import DagBag
@@ -169,6 +171,35 @@ def test_the_mode_decides_what_may_be_changed(write, changes, train, monitor):
 def test_in_observe_the_monitor_only_notes_what_it_would_decide(write):
     assert build(write(mode="observe"))["monitor"].get_task("decide").binding is False
     assert build(write(mode="enforce"))["monitor"].get_task("decide").binding is True
+
+
+@pytest.mark.parametrize(
+    ("probe", "told"),
+    [
+        (
+            {"version": "2", "ready_seconds": 2.3, "requests": 20, "latency_p95_ms": 5.5},
+            "ready after 2.3 s, 20 answers as offline, 95 % within 5.5 ms",
+        ),
+        ("a step of the user's own", "a step of the user's own"),
+    ],
+    ids=["ours", "the user's own"],
+)
+def test_the_evidence_for_an_approval_is_a_table_of_words(write, probe, told):
+    body = build(write(mode="suggest"))["train"].get_task("release.approve").body
+    results = {
+        "training.evaluate": {
+            "champion": "1", "verdict": "passed", "reason": "holds", "sentence": "It holds.", "rules": ["A gain."],
+            "judged_before": 3, "digest": "sha256:1",
+        },
+        "release.register": {"model": "churn", "version": "2", "run_id": "r2"},
+        "release.smoke_test": probe,
+    }  # fmt: skip
+    ti = SimpleNamespace(xcom_pull=lambda task_ids: results[task_ids])
+    lines = jinja2.Template(body).render(ti=ti).strip().splitlines()
+    assert all(line.startswith("| ") and line.endswith(" |") for line in lines[2:])
+    assert f"| Smoke test | {told} |" in lines
+    assert "| Candidates judged by the same rows before | 3 |" in lines
+    assert "| Model card | `mlops/model_card.html` of MLflow run `r2` |" in lines
 
 
 def test_the_person_who_approves_is_asked_for_as_long_as_the_file_says(write):

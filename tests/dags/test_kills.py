@@ -395,7 +395,7 @@ def test_a_smoke_test_that_is_killed_at_any_step_leaves_no_server_and_one_result
 
 def test_a_smoke_test_tells_what_the_server_costs_and_a_failed_one_is_on_record(world, probed):
     measured = probe(world, "kills_smoke_measured", probed)
-    assert measured.result["peak_memory_mb"] > 16
+    assert measured.result["peak_memory_mib"] > 16
     assert 0 < measured.result["latency_p50_ms"] <= measured.result["latency_p95_ms"]
     slow = probe(world, "kills_smoke_slow", {**probed, "max_latency_p95_ms": 0.001})
     assert re.match(r"SmokeTestFailedError: The 95th percentile of the latency is [\d.]+ ms; 0\.001 ms are", slow.error)
