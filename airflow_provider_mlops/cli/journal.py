@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from airflow_provider_mlops.adapters.journal.sql import SqlJournal
-    from airflow_provider_mlops.journal import Entry, Journal
+    from airflow_provider_mlops.journal import Entry
 
 __all__ = ["check", "export", "migrate", "show", "why"]
 
@@ -100,7 +100,7 @@ def migrate(arguments: Namespace) -> int:
     """Create the table, or bring it up to date."""
     journal = _journal(arguments)
     journal.migrate()
-    print(f"{journal!r} is ready.")
+    print(f"The journal at {journal.address} is ready.")
     return 0
 
 
@@ -140,7 +140,7 @@ def _text(file: str) -> str:
         raise DataError(f"{file} is no text in UTF-8, so no journal export.") from error
 
 
-def _history(journal: Journal, model: str, last: int | None = None) -> list[Entry]:
+def _history(journal: SqlJournal, model: str, last: int | None = None) -> list[Entry]:
     """Return the entries of *model*, or its newest *last*."""
     from airflow_provider_mlops.journal import model_stream
 
@@ -148,7 +148,7 @@ def _history(journal: Journal, model: str, last: int | None = None) -> list[Entr
     entries = journal.read(stream, after=journal.last_sequence(stream) - last if last else 0)
     if not entries:
         known = [stream.removeprefix("model/") for stream in journal.streams()]
-        raise NotFoundError("Model", model, known=known, hint="The journal knows nothing of it.")
+        raise NotFoundError("Model", model, known=known, hint=f"The journal at {journal.address} knows nothing of it.")
     return entries
 
 

@@ -92,7 +92,7 @@ def test_an_unknown_model_is_named_with_its_neighbors(url, capsys):
     assert mlops(capsys, "show", "rian", "--url", url) == (
         2,
         "",
-        "mlops: error: Model 'rian' was not found. Did you mean 'rain'? The journal knows nothing of it.\n",
+        f"mlops: error: Model 'rian' was not found. Did you mean 'rain'? The journal at {url} knows nothing of it.\n",
     )
 
 

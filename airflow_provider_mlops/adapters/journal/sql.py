@@ -90,9 +90,14 @@ class SqlJournal:
         _OPEN.add(self)
         weakref.finalize(self, self._engine.dispose)
 
-    def __repr__(self) -> str:
+    @property
+    def address(self) -> str:
+        """The database's URL, without secrets."""
         # Airflow puts what a connection holds beside its password, such as sslpassword, into the query.
-        return f"SqlJournal({self._engine.url.set(query={}).render_as_string(hide_password=True)!r})"
+        return self._engine.url.set(query={}).render_as_string(hide_password=True)
+
+    def __repr__(self) -> str:
+        return f"SqlJournal({self.address!r})"
 
     def append(self, stream: str, expected_sequence: int | None, record: Record) -> Entry:
         """Write *record* in one transaction, see `Journal.append`. A writer who lost is told so a moment later."""
@@ -244,12 +249,13 @@ class SqlJournal:
 
     def _no_table(self) -> ConfigError:
         return ConfigError(
-            f"{self!r} has no table {_JOURNAL.name!r}. Run `mlops journal migrate` once, as a role that may create it."
+            f"The journal at {self.address} has no table {_JOURNAL.name!r}. "
+            "Run `mlops journal migrate` once, as a role that may create it."
         )
 
     def _refused(self, error: SQLAlchemyError) -> ServiceError:
         cause = str(error.orig if isinstance(error, DBAPIError) else error).strip().partition("\n")[0]
-        return ServiceError(f"The database of {self!r} failed: {cause[:256]}")
+        return ServiceError(f"The journal at {self.address} failed: {cause[:256]}")
 
 
 def _engine(url: sa.URL) -> sa.Engine:
