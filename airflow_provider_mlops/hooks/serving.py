@@ -80,7 +80,7 @@ class SmokeTest:
     mlflow_conn_id: str
 
 
-def smoke_test(test: SmokeTest, context: Context, log: Log) -> dict[str, Any]:
+def smoke_test(test: SmokeTest, context: Context) -> dict[str, Any]:
     """
     Start the version's server as a job, probe it, stop it; return what was measured.
 
@@ -106,7 +106,6 @@ def smoke_test(test: SmokeTest, context: Context, log: Log) -> dict[str, Any]:
     url = f"http://127.0.0.1:{port}"
     try:
         ready = wait_ready(url, within=test.ready_within, alive=lambda: not backend.status(name).phase.is_final)
-        log.info("Version %s of %s was ready after %.1f s.", test.version, test.model, ready)
         measured = probe(url, golden_requests(test), tolerance=test.tolerance)
         memory = _peak_memory_mib(url)
     except SmokeTestFailedError as error:

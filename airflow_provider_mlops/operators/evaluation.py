@@ -225,10 +225,11 @@ class EvaluateModelOperator(MlopsOperator):
 
     def _tell(self, decision: GateDecision, champion: str | None) -> None:
         """Write the decision as a person wants to read it into the task's log."""
-        against = f"champion version {champion}" if champion else "no champion yet"
-        self.log.info("Gate of %s against %s: %s", self.model, against, decision.verdict.value.upper())
+        against = f"against champion version {champion}" if champion else "without a champion"
+        self.log.info("Gate of %s %s: %s", self.model, against, decision.verdict.value.upper())
         self.log.info("  %s", decision.sentence)
-        for outcome in decision.rules:
-            self.log.info("  %s: %s (%s) %s", outcome.rule.metric, outcome.verdict, outcome.reason, outcome.sentence)
-        for finding in decision.findings:
-            self.log.info("  %s: %s", finding.reason.value, finding.sentence)
+        told = [(f"{o.rule.metric}: {o.verdict} ({o.reason})", o.sentence) for o in decision.rules]
+        told += [(finding.reason.value, finding.sentence) for finding in decision.findings]
+        for what, sentence in told:
+            if sentence not in decision.sentence:
+                self.log.info("  %s: %s", what, sentence)

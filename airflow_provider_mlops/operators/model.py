@@ -125,7 +125,7 @@ class SmokeTestModelOperator(MlopsOperator):
 
     Readiness within a deadline, golden requests from the evaluation rows whose answers must equal the offline
     predictions, latency, memory, and malformed input that must be refused and not crash the server. Returns
-    ``{"version", "ready_seconds", "latency_p95_ms", "peak_memory_mib", "requests"}``.
+    ``{"version", "ready_seconds", "requests", "latency_p50_ms", "latency_p95_ms", "peak_memory_mib"}``.
 
     :param model: name of the registered model. (templated)
     :param version: the version. (templated)
@@ -189,7 +189,7 @@ class SmokeTestModelOperator(MlopsOperator):
             mlflow_conn_id=self.mlflow_conn_id,
         )
         try:
-            numbers = smoke_test(test, context, self.log)
+            numbers = smoke_test(test, context)
         except SmokeTestFailedError as error:
             failed = payloads.model_smoke_tested(
                 version=self.version, passed=False, reason="failed", sentence=str(error).split("\n", 1)[0]

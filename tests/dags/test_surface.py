@@ -23,8 +23,10 @@ from airflow.serialization.serialized_objects import DagSerialization
 from airflow.triggers.base import BaseTrigger
 
 import airflow_provider_mlops
+from airflow_provider_mlops.evaluation import GateDecision, GateVerdict, Reason, Rule, RuleOutcome
 from airflow_provider_mlops.get_provider_info import get_provider_info
 from airflow_provider_mlops.operators.base import MlopsOperator
+from airflow_provider_mlops.operators.evaluation import EvaluateModelOperator
 from airflow_provider_mlops.operators.training import TrainOperator
 
 PACKAGE = airflow_provider_mlops.__name__
@@ -359,3 +361,22 @@ def test_what_a_function_trained_can_be_read_key_by_key():
 
         fit()
     assert dag.get_task("fit").multiple_outputs is True
+
+
+def test_the_gate_says_each_thing_once_in_the_log(capsys):
+    rule = Rule("roc_auc", at_least=0.9)
+    outcomes = (
+        RuleOutcome(rule, GateVerdict.REFUSED, Reason.BELOW_ABSOLUTE, "It is 0.8."),
+        RuleOutcome(rule, GateVerdict.PASSED, Reason.HOLDS, "It is 0.95."),
+    )
+    decision = GateDecision(
+        GateVerdict.REFUSED, Reason.BELOW_ABSOLUTE, "1 of 2 rules not met. It is 0.8.", rules=outcomes
+    )
+    gate = EvaluateModelOperator(
+        task_id="gate", model="rain", run_id="r", model_uri="m", data_uri="d", label_column="y", rules=[]
+    )
+    gate._tell(decision, None)
+    log = capsys.readouterr().out
+    assert "Gate of rain without a champion: REFUSED" in log
+    assert log.count("It is 0.8.") == 1
+    assert "roc_auc: passed (holds): It is 0.95." in log
