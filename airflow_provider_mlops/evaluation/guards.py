@@ -77,9 +77,9 @@ def check_copies(evaluation: np.ndarray, *, min_share: float = 0.8) -> Finding |
     return Finding(
         Reason.COPIES,
         f"Only {len(copies)} of {rows} evaluation rows are distinct; they know as much as {effective:.0f} rows without "
-        f"copies, at least {min_share:.0%} of {rows} are needed. Remove duplicates before the split; rows that are "
-        "equal and yet several, of columns with few values, need a time or a key that tells them apart, or an entity: "
-        "then each entity counts once.",
+        f"copies, at least {min_share:.0%} of {rows} are needed. Remove duplicates before the split. Rows that are "
+        "equal and yet several, of columns with few values, need what tells them apart: a time, or a key, or else a "
+        "number for each row, named as entity.",
         {"rows": rows, "distinct": len(copies), "effective": effective, "min_share": min_share},
     )
 

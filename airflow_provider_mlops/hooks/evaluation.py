@@ -134,19 +134,19 @@ def score(evaluation: Evaluation, context: Context, log: Log) -> Path:
     keep = {column for column in (evaluation.timestamp, evaluation.entity) if column}
     command = [
         *(python_of(evaluation.runs_on), "-u", str(_score_script())),
-        *("--data", evaluation.data_uri, "--label", evaluation.label, "--output", str(output)),
+        *("--data", evaluation.data_uri, f"--label={evaluation.label}", "--output", str(output)),
         *("--model", f"candidate={evaluation.candidate_uri}"),
     ]
     for name, uri in (("champion", evaluation.champion_uri), ("anchor", evaluation.anchor_uri)):
         if uri:
             command += ["--model", f"{name}={uri}"]
     for column in sorted(keep):
-        command += ["--keep", column]
+        command += [f"--keep={column}"]  # a name may begin with a dash
     command += ["--importance", *(["--shap"] if evaluation.shap else [])]
     for column in sorted({rule.per for rule in evaluation.rules if rule.per}):
-        command += ["--per", column]
+        command += [f"--per={column}"]
     if evaluation.entity and _ranks(evaluation):
-        command += ["--group", evaluation.entity]
+        command += [f"--group={evaluation.entity}"]
     plain, secret = hook.job_environment()
     spec = JobSpec(
         name=job,

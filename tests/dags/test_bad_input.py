@@ -385,7 +385,7 @@ def test_judging_rows_of_one_class_are_told_and_pass_nothing(connection, storage
     ("arguments", "error", "message"),
     [
         ({"data_uri": "/no/such/rows"}, JobFailedError, r"The candidate could not be scored; .*\nIts last lines:\n[\s\S]*/no/such/rows"),
-        ({"label_column": "z"}, JobFailedError, r"could not be scored; [\s\S]*'z'"),
+        ({"label_column": "--z"}, JobFailedError, r"could not be scored; [\s\S]*'--z'"),
         ({"model_uri": "models:/m-nobody"}, ConfigError, r"model_uri: models:/m-nobody is no model of MLflow run \w+\."),
         ({"run_timeout": "1s"}, JobFailedError, r"ended as timed_out: It ran longer than its run_timeout of 1 s"),
         ({"if_refused": "cry"}, ConfigError, r"if_refused: expected 'skip' or 'fail', got 'cry'"),
