@@ -110,7 +110,7 @@ def fired(deferral):
     async def run():
         return [event.payload async for event in trigger.run()]
 
-    (event,) = asyncio.run(asyncio.wait_for(run(), 20))
+    (event,) = asyncio.run(asyncio.wait_for(run(), 60))
     return event
 
 
