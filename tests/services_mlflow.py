@@ -17,13 +17,16 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-START_SECONDS = 120.0
+START_SECONDS = 240.0
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+@contextlib.contextmanager
+def held_port() -> Iterator[int]:
+    """A port that nobody listens on and nobody else is given; a server that reuses addresses, as most do, may have it."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
 
 
 @contextlib.contextmanager
@@ -33,7 +36,8 @@ def mlflow_server(folder: Path, *, admin: tuple[str, str] | None = None) -> Iter
 
     With *admin*, a login and a password, MLflow's own basic authentication guards it, and nobody else may do anything.
     """
-    port = free_port()
+    ports = contextlib.ExitStack()
+    port = ports.enter_context(held_port())
     address = f"http://127.0.0.1:{port}"
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
@@ -74,6 +78,7 @@ def mlflow_server(folder: Path, *, admin: tuple[str, str] | None = None) -> Iter
         with contextlib.suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGKILL)
         server.wait()
+        ports.close()
 
 
 def _is_healthy(address: str) -> bool:

@@ -1,9 +1,9 @@
 """Live traffic of real model servers, judged as files are: the same rows, the same counts, the same report."""
 
-import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 
 import httpx
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 import served
 from pyarrow import parquet
+from services_mlflow import held_port
 
 from airflow_provider_mlops.adapters.engines.embedded import EmbeddedEngine
 from airflow_provider_mlops.adapters.engines.serving import served_profile
@@ -20,18 +21,12 @@ from airflow_provider_mlops.drift.check import Verdict, check
 from airflow_provider_mlops.drift.selection import select_columns
 from airflow_provider_mlops.errors import ConfigError, ServiceError
 
-PATIENCE = 90  # seconds until a server has imported MLflow
+PATIENCE = 180  # seconds until a server has imported MLflow
 
 
 def rows(n, seed, shift=0.0):
     rng = np.random.default_rng(seed)
     return pa.table({"x": rng.normal(size=n), "y": rng.normal(shift, 1, n)})
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +48,9 @@ def servers(folder, engine_and_reference):
     """Start two replicas of version 7 and one of version 8, which has no profile."""
     served.save_sklearn(folder / "model")
     command = [sys.executable, "-m", "airflow_provider_mlops.serving", "--model-uri", folder / "model", "--name", "sum"]
-    urls, running = {}, []
+    urls, running, ports = {}, [], ExitStack()
     for name, version in (("first", "7"), ("second", "7"), ("bare", "8")):
-        port = free_port()
+        port = ports.enter_context(held_port())
         profile = [] if name == "bare" else ["--profile", folder / "profile.json"]
         running.append(subprocess.Popen([*command, "--version", version, "--port", str(port), *profile]))
         urls[name] = f"http://127.0.0.1:{port}"
@@ -67,7 +62,8 @@ def servers(folder, engine_and_reference):
         for process in running:
             process.terminate()
         for process in running:
-            process.wait(30)
+            process.wait(PATIENCE)
+        ports.close()
 
 
 def until_it_answers(url):
@@ -79,6 +75,7 @@ def until_it_answers(url):
         except httpx.HTTPError:
             if time.monotonic() > deadline:
                 raise
+        assert time.monotonic() < deadline
         time.sleep(0.2)
 
 
@@ -128,8 +125,8 @@ def test_what_the_servers_cannot_tell_is_said(servers, engine_and_reference):
         served_profile([servers["first"]], layout=reference, version="9")
     with pytest.raises(ConfigError, match=r"/profile has no profile: .*Version 8 of sum was started without"):
         served_profile([servers["first"], servers["bare"]], layout=reference, version="7")
-    with pytest.raises(ServiceError, match=r"does not answer.*Does the model's server run"):
-        served_profile([f"http://127.0.0.1:{free_port()}"], layout=reference)
+    with held_port() as port, pytest.raises(ServiceError, match=r"does not answer.*Does the model's server run"):
+        served_profile([f"http://127.0.0.1:{port}"], layout=reference)
     with pytest.raises(ConfigError, match="at least one server"):
         served_profile([], layout=reference)
     edges = reference.columns["x"].numbers.edges[1:]

@@ -21,6 +21,7 @@ from airflow_provider_mlops.errors import ConfigError, MlopsError, NotFoundError
 pytestmark = pytest.mark.service("mlflow")
 
 RUN = "a" * 32
+SECONDS = 60  # MLflow by itself tries for minutes; on an idle machine it is five
 LOG_MODEL = """
 import sys, mlflow
 from mlflow.models import infer_signature
@@ -122,7 +123,7 @@ def test_a_busy_server_is_asked_again_for_seconds_only(status):
         started = time.monotonic()
         with pytest.raises(ServiceError, match=f"answered {status}"):
             MlflowRegistry(address).version_of("m", alias="champion")
-        assert 3 < time.monotonic() - started < 15
+        assert 3 < time.monotonic() - started < SECONDS
 
 
 def test_a_server_that_is_down_fails_within_seconds(tmp_path):
@@ -132,14 +133,14 @@ def test_a_server_that_is_down_fails_within_seconds(tmp_path):
         started = time.monotonic()
         with pytest.raises(ServiceError, match=f"{address} cannot be reached.*Check that it runs"):
             MlflowTracking(address).experiment("e")
-        assert time.monotonic() - started < 15
+        assert time.monotonic() - started < SECONDS
 
 
 def test_a_name_that_does_not_resolve_fails_within_seconds():
     started = time.monotonic()
     with pytest.raises(ServiceError, match=r"http://mlflow\.invalid:5000 cannot be reached"):
         MlflowTracking("http://mlflow.invalid:5000").experiment("e")
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < SECONDS
 
 
 def test_a_server_that_never_answers_fails_after_the_timeout(tmp_path):

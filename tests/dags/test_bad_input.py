@@ -22,7 +22,7 @@ from airflow.executors import executor_loader
 from airflow.models.connection import Connection
 from airflow.sdk import DAG
 from leftovers import users_of
-from services_mlflow import basic, free_port, locked_door
+from services_mlflow import basic, held_port, locked_door
 
 from airflow_provider_mlops.adapters.jobs.subprocess import ProcessBackend
 from airflow_provider_mlops.adapters.journal.sql import SqlJournal
@@ -153,10 +153,10 @@ def test_a_script_that_hangs_is_ended_with_all_that_it_started(connection, stora
     mark = str(tmp_path / "grandchild")
     before = time.monotonic()
     with pytest.raises(
-        JobFailedError, match=r"ended as timed_out: It ran longer than its run_timeout of 2 s\.[\s\S]*it begins"
+        JobFailedError, match=r"ended as timed_out: It ran longer than its run_timeout of 5 s\.[\s\S]*it begins"
     ):
-        train("bad_hangs", HANGS.format(mark=mark), tmp_path, rows, run_timeout="2s")
-    assert time.monotonic() - before < 30
+        train("bad_hangs", HANGS.format(mark=mark), tmp_path, rows, run_timeout="5s")
+    assert time.monotonic() - before < 120  # the script hangs for 600
     assert users_of(mark) == users_of(storage) == []
     tracking = MlflowHook().tracking
     (run,) = tracking.find_runs(tracking.experiment("bad_hangs"), tags={})
@@ -565,8 +565,16 @@ UNREACHABLE = [
 ]  # fmt: skip
 
 
-def test_an_mlflow_that_cannot_be_reached_fails_soon_and_tells_no_secret(storage, monkeypatch, tmp_path, capfd):
-    port = free_port()
+@pytest.fixture
+def silent_port():
+    with held_port() as port:
+        yield port
+
+
+def test_an_mlflow_that_cannot_be_reached_fails_soon_and_tells_no_secret(
+    storage, silent_port, monkeypatch, tmp_path, capfd
+):
+    port = silent_port
     address = {"conn_type": "mlflow", "host": "127.0.0.1", "port": port, "login": "ann", "password": SECRET}
     monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", json.dumps(address))
     (tmp_path / "train.py").write_text("")
@@ -585,7 +593,7 @@ def test_an_mlflow_that_cannot_be_reached_fails_soon_and_tells_no_secret(storage
     with ThreadPoolExecutor(len(UNREACHABLE)) as threads:  # each waits a moment between its tries
         ended = [threads.submit(run, *case).result for case in UNREACHABLE]
         for error, seconds in (result() for result in ended):
-            assert seconds < 20
+            assert seconds < 60  # MLflow by itself tries for minutes
             assert str(error).startswith(f"MLflow at http://127.0.0.1:{port} cannot be reached: ")
             assert "Check that it runs" in str(error)
             cause = error
