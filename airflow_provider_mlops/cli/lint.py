@@ -54,6 +54,8 @@ def run(arguments: Namespace) -> int:
         findings += found
     for finding in findings:
         print(finding.text)
+    if not files:
+        print(f"{', '.join(arguments.paths)}: no pipeline file is in here: no .yaml with the key mlops.")
     errors = sum(finding.error for finding in findings)
     print(f"{_count(len(files), 'pipeline')}, {_count(errors, 'error')}, {_count(len(findings) - errors, 'warning')}")
     return _FOUND if errors else 0
@@ -74,6 +76,10 @@ def pipelines(path: Path) -> Iterator[Path]:
     if path.name == _DEFAULTS:
         path = path.parent
     if path.is_file():
+        if path.suffix == ".py" and path.with_suffix(".yaml").is_file():
+            path = path.with_suffix(".yaml")  # the stub of a pipeline
+        elif path.suffix not in (".yaml", ".yml"):
+            raise ConfigError(f"{path}: is no YAML file. Name a pipeline file, or a folder that holds some.")
         yield path
         return
     if not path.is_dir():
@@ -279,6 +285,7 @@ def _rules(loaded: Loaded) -> Iterator[Finding]:
         except ConfigError as error:
             message = str(error).removeprefix("evaluate: ")
             yield Finding(f"{_at(loaded, f'evaluate[{i}].metric')}: {message}")
+        yield from _direction(loaded, i)
         if tasks == ("ranking",) and loaded.spec.data.entity is None:
             yield Finding(
                 f"{_at(loaded, f'evaluate[{i}].metric')}: {rule.metric} ranks the rows of a query against each other. "
@@ -288,3 +295,21 @@ def _rules(loaded: Loaded) -> Iterator[Finding]:
     if named and not any(set(named) <= set(found) for found in possible.values()):
         metrics = ", ".join(loaded.spec.evaluate[i].metric for i in named)
         yield Finding(f"{_at(loaded, 'evaluate')}: no kind of label has all of these metrics: {metrics}.")
+
+
+def _direction(loaded: Loaded, i: int) -> Iterator[Finding]:
+    """Tell of a rule whose only limit asks for a bad model."""
+    from airflow_provider_mlops.evaluation.metrics import METRICS
+
+    rule = loaded.spec.evaluate[i]
+    metric = METRICS.get(rule.metric)
+    if metric is None:
+        return
+    wrong, right = ("at_most", "at_least") if metric.higher_is_better else ("at_least", "at_most")
+    if getattr(rule, wrong) is not None and getattr(rule, right) is None:
+        better = "more" if metric.higher_is_better else "less"
+        yield Finding(
+            f"{_at(loaded, f'evaluate[{i}].{wrong}')}: warning: of {rule.metric} {better} is better, so {wrong} lets "
+            f"bad models pass. Write {right}.",
+            error=False,
+        )

@@ -113,7 +113,7 @@ def check_leakage(features: Mapping[str, np.ndarray], label: np.ndarray, *, max_
     return Finding(
         Reason.LEAKAGE,
         f"The column {first!r} alone predicts the label (ROC AUC {auc:.4f} > {max_auc:g}). It is probably known only "
-        "after the fact: take it out of the features, or raise max_auc if it is honest.",
+        "after the fact: take it out of the features. On few rows it may be chance: hold out more.",
         {"columns": leaks},
     )
 

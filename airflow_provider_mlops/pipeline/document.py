@@ -124,7 +124,13 @@ def parse(data: bytes, *, file: str, layer: str) -> Node:
     if composer.found:
         raise DocumentError(*composer.found)
     if not isinstance(top.value, dict):
-        raise DocumentError((top.origin.line, "expected a map (key: value lines) at the top."))
+        got = "nothing" if top.value is None else "a list" if isinstance(top.value, list) else "one value"
+        raise DocumentError(
+            (
+                top.origin.line,
+                f"expected a map (key: value lines) at the top, got {got}. `mlops init` writes a file to start from.",
+            )
+        )
     return top
 
 

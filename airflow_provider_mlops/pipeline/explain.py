@@ -12,6 +12,7 @@ from airflow_provider_mlops.data.values import parse_duration
 from airflow_provider_mlops.errors import ConfigError, did_you_mean
 from airflow_provider_mlops.pipeline.problems import Path, Problem
 from airflow_provider_mlops.pipeline.schema import Fragment, child, keys_of, model_schema, resolve
+from airflow_provider_mlops.pipeline.spec import NAME_PATTERN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -206,9 +207,21 @@ def _hint_of_one(option: Fragment, value: Any) -> str:
         hint = f"Write [{spelled}]."
     elif kind == "object" and _SWITCH.get(spelled.lower()) == "true":
         hint = "Write {} for the defaults."
+    elif option.get("pattern") == NAME_PATTERN and isinstance(value, str):
+        hint = f"Write {_name_like(value)}."
     elif kind == "string" and not isinstance(value, str | dict | list) and "pattern" not in option:
         hint = f'Put it in quotes: "{spelled}".'
     return hint
+
+
+def _name_like(text: str) -> str:
+    """
+    Return a pipeline's name that reads like *text*.
+
+    >>> _name_like("It's my Model")
+    'it_s_my_model'
+    """
+    return re.sub(r"[^a-z0-9_]+", "_", text.lower()).strip("_")[:60] or "model"
 
 
 def _number_hint(option: Fragment, value: str) -> str:
@@ -216,8 +229,8 @@ def _number_hint(option: Fragment, value: str) -> str:
     if percent:
         number = float(percent[1])
         if option.get("maximum") == 1:
-            number /= 100
-        return f"Write {number:.12g}."
+            return f"Write {number / 100:.12g}."
+        return f"Write {number / 100:.12g}, or {number:.12g} where the number is counted in per cent."
     return f"Write {value.strip()}, without quotes." if _NUMBER.fullmatch(value) else ""
 
 

@@ -240,8 +240,7 @@ def _text(problems: list[Problem], top: Node, *, file: str) -> str:
         key = dotted(problem.path)
         message = f"{key}: {problem.message}" if key else problem.message
         if origin.layer == "file name" and problem.path == ("name",):
-            suggestion = re.sub(r"[^a-z0-9_]+", "_", str(top.value["name"].value).lower())[:60]
-            message += f" It comes from the file's name. Rename the file, or write name: {suggestion}."
+            message += " It comes from the file's name: rename the file, or add the key `name`."
         where = (origin.file or file, origin.line)
         lines.append((where, f"{where[0]}:{where[1]}: {message}" if where[0] else message))
     return "\n".join(text for _, text in sorted(lines, key=lambda item: item[0]))

@@ -506,7 +506,7 @@ class StepSpec(Section):
 class PipelineSpec(Section):
     """Continuous training of one model: one pipeline file, after defaults and target have been merged."""
 
-    mlops: Annotated[int, Field(ge=1, le=1)] = Field(description="Version of this format.")
+    mlops: Annotated[int, Field(ge=1, le=1)] = Field(description="Version of this format: write `mlops: 1`.")
     name: Annotated[
         str, Field(pattern=NAME_PATTERN, json_schema_extra={"title": "1 to 60 of the characters a-z, 0-9 and _"})
     ] = Field(description="Name of the DAGs, the MLflow experiment and the model; by default the name of the file.")

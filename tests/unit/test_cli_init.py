@@ -91,7 +91,7 @@ MISTAKES = {
     "no script": ({"script": "trian.py"}, "trian.py: there is no such file. Did you mean 'train.py'?"),
     "script outside": ({"script": "../train.py"}, "train.script: '../train.py' leaves the folder of the pipeline. Move the script into it."),
     "no folder": ({"more": ("--folder", "no")}, "no: there is no such folder. Make it first, inside Airflow's DAG folder."),
-    "bad name": ({"name": "Rain"}, "name: expected 1 to 60 of the characters a-z, 0-9 and _, got 'Rain'."),
+    "bad name": ({"name": "Rain"}, "name: expected 1 to 60 of the characters a-z, 0-9 and _, got 'Rain'. Write rain."),
     "name of the script": ({"name": "train"}, "train.py is the script, and the stub needs that name. Choose another name than 'train'."),
     "no Python": ({"script": "bad.py"}, "bad.py:1: not Python: '(' was never closed."),
     "unknown timestamp": ({"more": ("--timestamp", "att")}, "rain.parquet: there is no column 'att'. Did you mean 'at'? Columns: a, rain, kind, at, mm, one."),

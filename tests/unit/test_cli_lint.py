@@ -46,7 +46,7 @@ def change(file, *pair):
 FINDINGS = {
     "broken": (
         lambda: change("rain.yaml", "0.75", "75%"),
-        "rain.yaml:6: evaluate[0].at_least: expected a number, got '75%'. Write 75.",
+        "rain.yaml:6: evaluate[0].at_least: expected a number, got '75%'. Write 0.75, or 75 where the number is counted in per cent.",
     ),
     "no script": (
         lambda: Path("train.py").rename("trian.py"),
@@ -164,6 +164,13 @@ WARNINGS = {
             "Name it in .airflowignore."
         ),
     ),
+    "limit on the wrong side": (
+        lambda: change("rain.yaml", "{metric: roc_auc, at_least: 0.75}", "{metric: log_loss, at_least: 0.4}"),
+        (
+            "rain.yaml:6: evaluate[0].at_least: warning: of log_loss less is better, so at_least lets bad models pass. "
+            "Write at_most."
+        ),
+    ),
     "data of another machine": (
         lambda: change("rain.yaml", "rain.csv", "/no/such/rain.csv"),
         "rain.yaml:3: data.path: warning: there is no '/no/such/rain.csv' on this machine.",
@@ -218,7 +225,9 @@ def test_a_folder_is_searched_for_pipelines_only(dags, capsys):
 def test_a_yaml_file_with_a_stub_is_a_pipeline_even_when_it_says_nothing(dags, capsys):
     (dags / "empty.yaml").write_text("")
     (dags / "empty.py").write_text(stub("empty"))
-    assert lint(capsys, ".")[1] == ["empty.yaml:1: expected a map (key: value lines) at the top."]
+    assert lint(capsys, ".")[1] == [
+        "empty.yaml:1: expected a map (key: value lines) at the top, got nothing. `mlops init` writes a file to start from."
+    ]
 
 
 def test_the_defaults_are_checked_through_the_pipelines_that_they_are_for(dags, capsys):
@@ -246,6 +255,24 @@ def test_a_link_within_the_dag_folder_is_none_of_lints_business(dags, capsys):
     Path("train.py").rename("versions/train.py")
     Path("train.py").symlink_to("versions/train.py")
     assert lint(capsys, ".")[1] == []
+
+
+def test_a_folder_without_pipelines_says_so(dags, capsys):
+    (dags / "empty").mkdir()
+    assert lint(capsys, "empty") == (
+        0,
+        ["empty: no pipeline file is in here: no .yaml with the key mlops."],
+        "0 pipelines, 0 errors, 0 warnings",
+    )
+
+
+def test_a_stub_stands_for_its_pipeline_and_other_files_are_no_pipelines(dags, capsys):
+    change("rain.yaml", "0.75", "7.5")
+    assert lint(capsys, "rain.py") == lint(capsys, "rain.yaml")
+    assert main(["lint", "train.py"]) == 2
+    assert capsys.readouterr().err == (
+        "mlops: error: train.py: is no YAML file. Name a pipeline file, or a folder that holds some.\n"
+    )
 
 
 def test_a_path_that_is_not_there_is_an_error_of_the_call(dags, capsys):

@@ -328,10 +328,22 @@ def test_python_values_that_are_no_pipeline_are_config_errors(value):
 # -- hostile and broken texts --
 
 BROKEN = {
-    "empty": (b"", "rain.yaml:1: expected a map (key: value lines) at the top."),
-    "only a comment": (b"# nothing\n", "rain.yaml:1: expected a map (key: value lines) at the top."),
-    "a list": (b"\n- mlops: 1\n", "rain.yaml:2: expected a map (key: value lines) at the top."),
-    "a word": (b"mlops\n", "rain.yaml:1: expected a map (key: value lines) at the top."),
+    "empty": (
+        b"",
+        "rain.yaml:1: expected a map (key: value lines) at the top, got nothing. `mlops init` writes a file to start from.",
+    ),
+    "only a comment": (
+        b"# nothing\n",
+        "rain.yaml:1: expected a map (key: value lines) at the top, got nothing. `mlops init` writes a file to start from.",
+    ),
+    "a list": (
+        b"\n- mlops: 1\n",
+        "rain.yaml:2: expected a map (key: value lines) at the top, got a list. `mlops init` writes a file to start from.",
+    ),
+    "a word": (
+        b"mlops\n",
+        "rain.yaml:1: expected a map (key: value lines) at the top, got one value. `mlops init` writes a file to start from.",
+    ),
     "python object": (
         b"mlops: 1\ndata: !!python/object/apply:os.system [id]\n",
         "rain.yaml:2: 'tag:yaml.org,2002:python/object/apply:os.system': tags are not read. Write plain values.",

@@ -54,7 +54,7 @@ MISTAKES = {
         ),
     ),
     # -- missing keys
-    "no version": ({"mlops": None}, "2: mlops: missing. Version of this format."),
+    "no version": ({"mlops": None}, "2: mlops: missing. Version of this format: write mlops: 1."),
     "no data": ({"data": None}, "1: data: missing. Where the data is and what its columns mean."),
     "no label": ({"data": "{path: x}"}, "2: data.label: missing. Column that the model is to predict."),
     "no rules": ({"evaluate": "[]"}, "4: evaluate: expected at least one entry, got none."),
@@ -81,7 +81,10 @@ MISTAKES = {
     "future version": ({"mlops": "2"}, "1: mlops: expected 1, got 2."),
     "version as text": ({"mlops": '"1"'}, "1: mlops: expected 1, got '1'. Write 1, without quotes."),
     "version as true": ({"mlops": "true"}, "1: mlops: expected 1, got true."),
-    "bad name": ({"name": "Rain-2"}, "5: name: expected 1 to 60 of the characters a-z, 0-9 and _, got 'Rain-2'."),
+    "bad name": (
+        {"name": "Rain-2"},
+        "5: name: expected 1 to 60 of the characters a-z, 0-9 and _, got 'Rain-2'. Write rain_2.",
+    ),
     "name as a number": ({"name": "17"}, "5: name: expected 1 to 60 of the characters a-z, 0-9 and _, got 17."),
     "description as a number": (
         {"description": "1.5"},
@@ -527,6 +530,6 @@ def test_a_name_that_comes_from_the_file_says_so(dags):
     with pytest.raises(ConfigError) as caught:
         load("Rain-2.yaml")
     assert str(caught.value) == (
-        "Rain-2.yaml:1: name: expected 1 to 60 of the characters a-z, 0-9 and _, got 'Rain-2'. It comes from the file's "
-        "name. Rename the file, or write name: rain_2."
+        "Rain-2.yaml:1: name: expected 1 to 60 of the characters a-z, 0-9 and _, got 'Rain-2'. Write rain_2. It "
+        "comes from the file's name: rename the file, or add the key `name`."
     )
