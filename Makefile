@@ -1,4 +1,5 @@
-# Every command makes the environment it needs; nothing has to be installed beforehand but Python >= 3.11 and make.
+# Every command makes the Python environment that it needs from Python >= 3.11. The contract suites, so `make test` too,
+# start a PostgreSQL and a Spark (Java 17 or newer) of their own, which must be installed: .ci/run does it on Debian.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
