@@ -218,10 +218,6 @@ class MlflowRegistry:
             with self._mlflow.errors("Alias", alias):
                 self._mlflow.registry.delete_registered_model_alias(model, alias)
 
-    def set_tags(self, model: str, version: str, tags: Mapping[str, str]) -> None:
-        """See `Registry.set_tags`."""
-        self._write_tags(self.version(model, version), tags)
-
     def describe(self, model: str, version: str, text: str) -> None:
         """See `Registry.describe`. MLflow keeps 5,000 characters; what is longer is cut."""
         kept = text if len(text) <= _DESCRIPTION else f"{text[: _DESCRIPTION - 3]}..."
@@ -420,13 +416,6 @@ class MlflowTracking:
             )
         return [self._model(entity) for entity in found if str(entity.status) == "READY"]
 
-    def log_file(self, run_id: str, file: Path, folder: str = "") -> None:
-        """See `Tracking.log_file`. :raises ConfigError: *file* does not exist."""
-        check_artifact_path(f"{folder}/{file.name}" if folder else file.name)
-        if not file.is_file():
-            raise ConfigError(f"{file} is no file that could be stored with run {run_id}.")
-        self._mlflow.files(self.run(run_id).artifact_uri).put(file, folder)
-
     def log_text(self, run_id: str, text: str, path: str) -> None:
         """See `Tracking.log_text`."""
         self._mlflow.files(self.run(run_id).artifact_uri).put_text(text, check_artifact_path(path))
@@ -469,7 +458,6 @@ class MlflowTracking:
             uri=f"models:/{entity.model_id}",
             name=str(entity.name),
             has_signature=bool(described.get("signature")),
-            flavors=tuple(sorted(described.get("flavors", {}))),
             artifact_uri=location,
         )
 
@@ -644,19 +632,11 @@ class _ProxiedFiles:
         self._mlflow = mlflow
         self._root = root
 
-    def put(self, file: Path, folder: str) -> None:
-        """Store *file* in *folder*."""
-        with file.open("rb") as data:
-            self._put(data, "/".join(part for part in (folder, file.name) if part))
-
     def put_text(self, text: str, path: str) -> None:
         """Store *text* as the file *path*. Nothing is written on this machine that a kill could leave there."""
-        self._put(text.encode(), path)
-
-    def _put(self, data: Any, path: str) -> None:
         with self._mlflow.errors("File", path):
             answer = self._mlflow.send(
-                self._endpoint(path), "PUT", data=data, timeout=(_CONNECT_SECONDS, _TRANSFER_SECONDS)
+                self._endpoint(path), "PUT", data=text.encode(), timeout=(_CONNECT_SECONDS, _TRANSFER_SECONDS)
             )
             self._mlflow.json(answer)
 
@@ -709,18 +689,13 @@ class _StoredFiles:
 
         return get_artifact_repository(self._root)
 
-    def put(self, file: Path, folder: str) -> None:
-        """Store *file* in *folder*."""
-        with self._store_errors(file.name):
-            self._repository.log_artifact(str(file), folder or None)
-
     def put_text(self, text: str, path: str) -> None:
         """Store *text* as the file *path*."""
         folder, _, name = path.rpartition("/")
-        with TemporaryDirectory() as temporary:
+        with self._store_errors(path), TemporaryDirectory() as temporary:
             file = Path(temporary, name)
             file.write_text(text, encoding="utf-8")
-            self.put(file, folder)
+            self._repository.log_artifact(str(file), folder or None)
 
     def text(self, path: str) -> str:
         """Return a file as text."""

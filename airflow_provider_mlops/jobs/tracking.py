@@ -62,7 +62,6 @@ class LoggedModel:
     :param uri: ``models:/`` and the identifier: what serving, scoring and the registry take.
     :param name: the name it was logged under.
     :param has_signature: whether the model says which columns it takes and gives.
-    :param flavors: the ways in which it can be loaded, sorted (``python_function``, ``sklearn``, ...).
     :param artifact_uri: the folder with its files.
     """
 
@@ -70,7 +69,6 @@ class LoggedModel:
     uri: str
     name: str
     has_signature: bool
-    flavors: tuple[str, ...]
     artifact_uri: str
 
 
@@ -114,9 +112,6 @@ class Tracking(Protocol):
 
     def models(self, run_id: str) -> list[LoggedModel]:
         """Return the complete models that a run has logged, newest first. Half-logged ones are left out."""
-
-    def log_file(self, run_id: str, file: Path, folder: str = "") -> None:
-        """Store a local file, under its own name, in *folder* of the run's files."""
 
     def log_text(self, run_id: str, text: str, path: str) -> None:
         """Store *text* as UTF-8 under *path* of the run's files; what was there is replaced."""

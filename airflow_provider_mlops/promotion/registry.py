@@ -74,9 +74,6 @@ class Registry(Protocol):
     def delete_alias(self, model: str, *, alias: str) -> None:
         """Remove *alias*; nothing happens when the model or the alias does not exist."""
 
-    def set_tags(self, model: str, version: str, tags: Mapping[str, str]) -> None:
-        """Write *tags* on a version; others stay. :raises NotFoundError: no such model or version."""
-
     def describe(self, model: str, version: str, text: str) -> None:
         """Make *text*, Markdown, the description of a version. :raises NotFoundError: no such model or version."""
 

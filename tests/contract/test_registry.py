@@ -95,7 +95,8 @@ def test_an_alias_points_at_one_version_and_moves(registry, model):
 
 def test_tags_are_added_and_replaced(registry, model):
     registry.create_version(model, run_id=RUN_A, source=SOURCE, tags={"a": "1", "b": "1"})
-    registry.set_tags(model, "1", {"b": "2", "mlops.gate": '{"verdict": "it\'s passed"}'})
+    more = {"b": "2", "mlops.gate": '{"verdict": "it\'s passed"}'}
+    registry.create_version(model, run_id=RUN_A, source=SOURCE, tags=more)
     assert registry.version(model, "1").tags == {"a": "1", "b": "2", "mlops.gate": '{"verdict": "it\'s passed"}'}
 
 
@@ -119,7 +120,6 @@ def test_an_unknown_version_is_named_with_those_that_exist(registry, model, vers
     for ask in (
         lambda: registry.version(model, version),
         lambda: registry.set_alias(model, alias="champion", version=version),
-        lambda: registry.set_tags(model, version, {"a": "1"}),
         lambda: registry.describe(model, version, "text"),
     ):
         with pytest.raises(NotFoundError, match=r"Version .* was not found.*has versions 1\."):
@@ -144,7 +144,6 @@ def test_a_name_that_no_registry_can_hold_is_refused(registry, name):
         lambda: registry.version_of(name, alias="champion"),
         lambda: registry.set_alias(name, alias="champion", version="1"),
         lambda: registry.delete_alias(name, alias="champion"),
-        lambda: registry.set_tags(name, "1", {}),
         lambda: registry.describe(name, "1", "text"),
     ):
         with pytest.raises(ConfigError, match="no name for a registered model"):

@@ -119,18 +119,8 @@ def test_text_is_stored_and_replaced(tracking, experiment):
     assert tracking.read_text(run_id, "reports/drift + & 1.json") == "größer"
 
 
-def test_a_file_is_stored_under_its_own_name(tracking, experiment, tmp_path):
+def test_a_file_that_is_not_there_is_named(tracking, experiment):
     run_id = tracking.create_run(experiment, name="r", tags={}).run_id
-    (tmp_path / "train.log").write_text("line\n")
-    tracking.log_file(run_id, tmp_path / "train.log")
-    tracking.log_file(run_id, tmp_path / "train.log", "logs/1")
-    assert tracking.read_text(run_id, "train.log") == tracking.read_text(run_id, "logs/1/train.log") == "line\n"
-
-
-def test_a_file_that_is_not_there_is_named(tracking, experiment, tmp_path):
-    run_id = tracking.create_run(experiment, name="r", tags={}).run_id
-    with pytest.raises(ConfigError, match="gone"):
-        tracking.log_file(run_id, tmp_path / "gone")
     for path in ("gone.txt", "reports/gone.txt"):
         with pytest.raises(NotFoundError, match=r"gone\.txt"):
             tracking.read_text(run_id, path)
@@ -140,26 +130,22 @@ def test_a_file_that_is_not_there_is_named(tracking, experiment, tmp_path):
     "path",
     ["../x", "a/../../x", "/etc/passwd", "a//b", "", ".", "a\\..\\b", "a/", "a\nb", "a/./b", "a#b", "a?b", "a%2e"],
 )
-def test_a_path_that_leaves_the_run_is_refused(tracking, experiment, tmp_path, path):
+def test_a_path_that_leaves_the_run_is_refused(tracking, experiment, path):
     run_id = tracking.create_run(experiment, name="r", tags={}).run_id
-    (tmp_path / "f").write_text("")
     for ask in (
         lambda: tracking.log_text(run_id, "x", path),
         lambda: tracking.read_text(run_id, path),
-        lambda: tracking.log_file(run_id, tmp_path / "f", path) if path else tracking.log_text(run_id, "", ""),
     ):
         with pytest.raises(ConfigError, match="no path of a run's file"):
             ask()
 
 
-def test_an_unknown_run_is_named(tracking, tmp_path):
-    (tmp_path / "f").write_text("")
+def test_an_unknown_run_is_named(tracking):
     for ask in (
         lambda: tracking.run(NOBODY),
         lambda: tracking.log(NOBODY, tags={"a": "1"}),
         lambda: tracking.end_run(NOBODY, "FAILED"),
         lambda: tracking.models(NOBODY),
-        lambda: tracking.log_file(NOBODY, tmp_path / "f"),
         lambda: tracking.log_text(NOBODY, "x", "x"),
         lambda: tracking.read_text(NOBODY, "x"),
     ):

@@ -21,7 +21,8 @@ class MemoryRegistry:
         if found is None:
             found = ModelVersion(model, str(len(versions) + 1), run_id, source, {}, ())
             versions.append(found)
-        self.set_tags(model, found.version, tags)
+        index = versions.index(found)
+        versions[index] = replace(found, tags={**found.tags, **tags})
         return self.version(model, found.version)
 
     def version(self, model: str, version: str) -> ModelVersion:
@@ -51,12 +52,6 @@ class MemoryRegistry:
         check_model_name(model)
         check_alias(alias)
         self._aliases.pop((model, alias), None)
-
-    def set_tags(self, model: str, version: str, tags: Mapping[str, str]) -> None:
-        found = self.version(model, version)
-        index = int(found.version) - 1
-        stored = self._versions[model][index]
-        self._versions[model][index] = replace(stored, tags={**stored.tags, **tags})
 
     def describe(self, model: str, version: str, text: str) -> None:
         found = self.version(model, version)

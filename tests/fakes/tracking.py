@@ -71,21 +71,13 @@ class MemoryTracking:
     ) -> LoggedModel:
         """What a training script does: log a model into the run."""
         model_id = f"m-{sum(map(len, self._models.values())) + 1:032x}"
-        model = LoggedModel(
-            model_id, f"models:/{model_id}", name, has_signature, ("python_function",), f"memory:/models/{model_id}"
-        )
+        model = LoggedModel(model_id, f"models:/{model_id}", name, has_signature, f"memory:/models/{model_id}")
         self._models.setdefault(self.run(run_id).run_id, []).insert(0, model)
         self._model_files[model.uri] = {"MLmodel": "flavors: {python_function: {}}\n", **(files or {})}
         return model
 
     def models(self, run_id: str) -> list[LoggedModel]:
         return list(self._models.get(self.run(run_id).run_id, []))
-
-    def log_file(self, run_id: str, file: Path, folder: str = "") -> None:
-        path = check_artifact_path(f"{folder}/{file.name}" if folder else file.name)
-        if not file.is_file():
-            raise ConfigError(f"{file} is no file.")
-        self._files[self.run(run_id).run_id, path] = file.read_bytes()
 
     def log_text(self, run_id: str, text: str, path: str) -> None:
         self._files[self.run(run_id).run_id, check_artifact_path(path)] = text.encode()
