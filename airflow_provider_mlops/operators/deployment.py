@@ -31,8 +31,8 @@ class DeployToLocalOperator(MlopsOperator):
     :param restore_alias: the deployment belongs to a promotion: it begins only while *alias* points at the version, and
         when the version does not take over, *alias* is returned to the one that serves, through the promotion protocol.
         An alias that points elsewhere by then is left alone.
-    :param plan: keys of `airflow_provider_mlops.rollout.RolloutPlan`, times in seconds; without it all traffic
-        moves at once when the new version is ready. (templated)
+    :param plan: keys of `airflow_provider_mlops.rollout.RolloutPlan`, times as ``30m`` or in seconds; without it all
+        traffic moves at once when the new version is ready. (templated)
     :param predictions_uri: the scored evaluation rows, as `EvaluateModelOperator` returns them: by as much as the two
         versions differ there they may differ in service, on top of the plan's ``max_prediction_shift``. (templated)
     :param port: TCP port of the endpoint; a free one, kept from then on, without it.

@@ -7,6 +7,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from airflow_provider_mlops.data import parse_duration
 from airflow_provider_mlops.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class RolloutPlan:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RolloutPlan:
         """
-        Return the plan that a plain mapping describes; times are in seconds, as `to_dict` writes them.
+        Return the plan that a plain mapping describes; times are seconds, as `to_dict` writes them, or ``"30m"``.
 
         :raises ConfigError: an unknown key or a wrong value.
         """
@@ -128,8 +129,12 @@ class RolloutPlan:
         for key in values:
             if key not in known:
                 raise ConfigError(f"{key!r} is no key of a rollout plan.{did_you_mean(key, known)}")
-        seconds = {name: timedelta(seconds=values[name]) for name in _TIMES if name in values}
-        arguments: dict[str, Any] = {**values, **seconds}
+        for name in _NUMBERS:
+            if name in values and not _is_number(values[name]):
+                raise ConfigError(f"{name}: expected a number, got {values[name]!r}.")
+        if not isinstance(values.get("weights_percent", ()), list | tuple):
+            raise ConfigError(f"weights_percent: expected a list such as [10, 50], got {values['weights_percent']!r}.")
+        arguments: dict[str, Any] = {**values, **{name: _time(name, values[name]) for name in _TIMES if name in values}}
         return cls(**arguments)
 
     def to_dict(self) -> dict[str, Any]:
@@ -146,6 +151,20 @@ class RolloutPlan:
 
 _Member = TypeVar("_Member", bound=StrEnum)
 _TIMES = ("step_timeout", "bake", "start_timeout", "total_timeout")
+_NUMBERS = ("min_requests_per_step", "max_error_rate", "max_prediction_shift", "error_ceiling")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _time(name: str, value: Any) -> timedelta:
+    if _is_number(value):
+        return timedelta(seconds=value)
+    try:
+        return parse_duration(value)
+    except ConfigError:
+        raise ConfigError(f'{name}: expected seconds or a duration such as "30m", got {value!r}.') from None
 
 
 def _member(kind: type[_Member], name: str, value: str) -> _Member:

@@ -22,6 +22,28 @@ def test_a_plan_survives_its_json_form():
     assert RolloutPlan.from_dict(plan.to_dict()) == plan
 
 
+def test_times_may_be_written_as_in_a_pipeline_file():
+    written = {"weights_percent": [10], "step_timeout": "30m", "bake": 90.5}
+    assert RolloutPlan.from_dict(written).step_timeout == timedelta(minutes=30)
+    assert RolloutPlan.from_dict(written).bake == timedelta(seconds=90.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bake": "5 minutes"}, "bake: expected seconds or a duration such as \"30m\", got '5 minutes'"),
+        ({"bake": None}, "bake: expected seconds or a duration"),
+        ({"min_requests_per_step": "500"}, "min_requests_per_step: expected a number, got '500'"),
+        ({"max_error_rate": True}, "max_error_rate: expected a number, got True"),
+        ({"weights_percent": 10}, r"weights_percent: expected a list such as \[10, 50\], got 10"),
+        ({"weights_percent": "10, 50"}, "weights_percent: expected a list"),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_named(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        RolloutPlan.from_dict({"weights_percent": [10, 30], **changes})
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
