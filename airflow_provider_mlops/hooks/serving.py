@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -26,7 +25,7 @@ from airflow_provider_mlops.hooks.settings import require_local_executor, storag
 from airflow_provider_mlops.hooks.training import PROFILE_PATH
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from airflow.sdk import Context
@@ -96,16 +95,21 @@ def smoke_test(test: SmokeTest, context: Context) -> dict[str, Any]:
     backend = job_backend("process")
     task = identity(context)
     name = job_name(*task, fresh_number(backend, task))
-    port = _free_port()
     profile = ["--profile", str(folder / PROFILE_FILE)] if (folder / PROFILE_FILE).exists() else []
     command = [
         *(str(python), "-m", "airflow_provider_mlops.serving", "--model-uri", str(folder)),
-        *("--name", test.model, "--version", test.version, "--port", str(port), *profile),
+        *("--name", test.model, "--version", test.version, "--port", "0", *profile),
     ]
     backend.submit(JobSpec(name=name, command=tuple(command), environment=package_path(python)))
-    url = f"http://127.0.0.1:{port}"
+
+    def alive() -> bool:
+        return not backend.status(name).phase.is_final
+
     try:
-        ready = wait_ready(url, within=test.ready_within, alive=lambda: not backend.status(name).phase.is_final)
+        began = time.monotonic()
+        url = _address(backend.logs, name, within=test.ready_within, alive=alive)
+        wait_ready(url, within=test.ready_within, alive=alive)
+        ready = time.monotonic() - began
         measured = probe(url, golden_requests(test), tolerance=test.tolerance)
         memory = _peak_memory_mib(url)
     except SmokeTestFailedError as error:
@@ -164,10 +168,18 @@ def _jsonable(value: Any) -> Any:
     return value.isoformat() if hasattr(value, "isoformat") else value
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _address(logs: Any, name: str, *, within: float, alive: Callable[[], bool]) -> str:
+    """Return where the server listens, which is the first thing that it prints."""
+    deadline = time.monotonic() + within
+    while True:
+        ended = not alive()
+        if found := re.search(r"^Listening at (http://\S+)$", str(logs(name, 0)[0]), re.MULTILINE):
+            return found[1]
+        if ended:
+            raise SmokeTestFailedError("The server ended before it was ready.")
+        if time.monotonic() > deadline:
+            raise SmokeTestFailedError(f"The server was not ready within {within:.0f} s.")
+        time.sleep(0.1)
 
 
 def _tail(logs: Any, name: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_provider_mlops.errors import ConfigError, DataError, MlopsError
+from airflow_provider_mlops.serving.processes import listen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     if options.lifeline is not None:
         threading.Thread(target=_die_with, args=(options.lifeline,), daemon=True).start()
+    listener = _listener(options.fd, options.port)  # before the model is loaded, which takes seconds
     try:
         layout = None if options.profile is None else _profile(options.profile)
         model = _load(options.model_uri)
@@ -53,9 +55,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=_GRACE,
     )
-    sockets = None if options.fd is None else [socket.socket(fileno=options.fd)]
-    uvicorn.Server(config).run(sockets=sockets)
+    uvicorn.Server(config).run(sockets=None if listener is None else [listener])
     return 0
+
+
+def _listener(descriptor: int | None, port: int) -> socket.socket | None:
+    """Return the socket to serve at, or ``None``: the server is to make it. A port that is chosen here is printed."""
+    if descriptor is not None:
+        return socket.socket(fileno=descriptor)
+    if port:
+        return None
+    listener = listen(0)
+    print(f"Listening at http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
+    return listener
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,7 +76,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", required=True, help="name of the model, for metrics and headers")
     parser.add_argument("--version", required=True, help="version of the model, for metrics and headers")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8080, help="port to listen at (default: %(default)s)")
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=8080,
+        help="port to listen at (default: %(default)s); 0: a free one of the loopback address, which is printed",
+    )
     parser.add_argument("--fd", type=int, help="descriptor of a bound socket to use instead of host and port")
     parser.add_argument("--profile", type=Path, help="JSON file with the profile of the training data")
     parser.add_argument("--lifeline", type=int, help="descriptor of a pipe; when its other end closes, end at once")

@@ -237,7 +237,9 @@ def test_a_server_loads_no_airflow(tmp_path):
 )
 def test_what_cannot_be_loaded_is_said(tmp_path, arguments, message):
     (tmp_path / "bad.json").write_text(json.dumps({"x": 1}))
-    command = [sys.executable, "-m", "airflow_provider_mlops.serving", "--name", "m", "--version", "1", *arguments]
+    names = ["--name", "m", "--version", "1", "--port", "0"]
+    command = [sys.executable, "-m", "airflow_provider_mlops.serving", *names, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr
+    assert re.fullmatch(r"Listening at http://127\.0\.0\.1:[0-9]+\n", done.stdout)  # said before the model is loaded
