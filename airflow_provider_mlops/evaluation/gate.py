@@ -256,7 +256,8 @@ def _prepare(
     candidate = encoded(predictions.candidate, "candidate")
     if isinstance(candidate, Finding):
         return candidate
-    champion, problem = None, predictions.champion_error or ""
+    error = predictions.champion_error
+    champion, problem = None, "" if error is None else error or "it is not said why"
     if predictions.champion is not None:
         scored = encoded(predictions.champion, "champion")
         champion, problem = (None, scored.sentence) if isinstance(scored, Finding) else (scored, "")
@@ -627,8 +628,9 @@ def _groups(rule: Rule, trial: _Trial) -> dict[str, np.ndarray] | RuleOutcome:
         )
         return RuleOutcome(rule, _REFUSED, Reason.MISSING_SLICE, sentence)
     gone = missing(column)
-    if gone.all():
-        sentence = f"{rule.metric}: the column {rule.per!r} holds no value on the evaluation rows."
+    if gone.all() or nested(column):
+        holds = "no value" if gone.all() else "lists or mappings"
+        sentence = f"{rule.metric}: the column {rule.per!r} holds {holds} on the evaluation rows."
         return RuleOutcome(rule, _REFUSED, Reason.MISSING_SLICE, sentence)
     names, codes = np.unique(column[~gone].astype(str), return_inverse=True)
     # Positions and no masks: with a slice per customer those would hold rows times customers.

@@ -146,14 +146,24 @@ class UserMetric:
     tasks: tuple[Task, ...] = _CLASSES + _VALUES
 
     def value(self, sample: Sample) -> float:
-        """Return what the function says."""
-        return float(self.function(sample.raw_truth, sample.raw))
+        """Return what the function says. :raises ConfigError: it fails, or says no number."""
+        # Copies: a function that sorts what it is given would spoil the next model's comparison.
+        return self._ask(sample.raw_truth.copy(), sample.raw.copy())
 
     def weighted(self, sample: Sample, weights: Floats) -> Floats:
         """Return the function on the resampled rows, one call per row of whole-numbered *weights*."""
         rows = np.arange(sample.rows)
         draws = (np.repeat(rows, weight.astype(np.int64)) for weight in weights)
-        return np.array([float(self.function(sample.raw_truth[rows], sample.raw[rows])) for rows in draws])
+        return np.array([self._ask(sample.raw_truth[rows], sample.raw[rows]) for rows in draws])
+
+    def _ask(self, truth: Floats, predicted: Floats) -> float:
+        try:
+            return float(self.function(truth, predicted))
+        except Exception as error:  # it is foreign code: it may raise anything
+            raise ConfigError(
+                f"evaluate: {self.name} must return one number for labels and predictions, and failed: "
+                f"{type(error).__name__}: {error!s:.200}"
+            ) from error
 
     def influence(self, sample: Sample) -> None:
         """Return ``None``: nothing is known about the function but its values."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
@@ -196,6 +196,8 @@ def evaluate(evaluation: Evaluation, context: Context, log: Log) -> Judgement:
         output, time=evaluation.timestamp, entity=evaluation.entity, newest=evaluation.newest
     )
     summary = read_summary(output)
+    if evaluation.champion is not None and "champion" not in summary["models"]:  # or it would pass for a first model
+        predictions = replace(predictions, champion_error=f"version {evaluation.champion} has no source to score")
     hashes = _hashes(evaluation.data_uri)
     task = _task(evaluation, predictions.label, summary)
     decision = decide(

@@ -391,6 +391,18 @@ REFUSALS = [
         {"champion": None, "champion_error": "it is gone"},
         "it is gone.*only way round",
     ),
+    (
+        "champion_unscorable",
+        [Rule("accuracy", at_least=0.5)],
+        {"champion": None, "champion_error": ""},
+        "it is not said why",
+    ),
+    (
+        "missing_slice",
+        [Rule("accuracy"), Rule("accuracy", per="g")],
+        {"slices": {"g": np.array([[1], [2, 3]] * 1000, dtype=object)}},
+        "the column 'g' holds lists or mappings",
+    ),
     ("champion_unscorable", [Rule("accuracy")], {"champion": CHAMPION[:5]}, "champion has 5 predictions for 2000 rows"),
     ("champion_unscorable", [Rule("accuracy")], {"champion": np.full(2000, np.inf)}, "champion predicts NaN"),
     ("below_absolute", [Rule("accuracy", at_least=0.99)], {}, r"accuracy is 0\.\d+ \[.*\], at least 0.99 is asked"),

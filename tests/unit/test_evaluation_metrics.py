@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_mlops.errors import ConfigError
-from airflow_provider_mlops.evaluation.metrics import METRICS, find_metric, lacks
+from airflow_provider_mlops.evaluation.metrics import METRICS, UserMetric, find_metric, lacks
 from airflow_provider_mlops.evaluation.samples import Sample, class_order, encode, missing, sample
 from airflow_provider_mlops.evaluation.values import Finding, GatePolicy, Reason
 
@@ -167,6 +167,28 @@ def test_a_metric_of_the_users_own_gets_plain_arrays():
     assert metric.value(one) == pytest.approx(np.linalg.norm(label - predicted))
     assert metric.weighted(one, np.array([[2, 0, 0, 0, 0]]))[0] == pytest.approx(2**0.5 * abs(label[0] - predicted[0]))
     assert metric.influence(one) is None
+
+
+def test_a_function_that_sorts_what_it_is_given_spoils_nothing():
+    def sorts(label, predicted):
+        label.sort()
+        predicted.sort()
+        return 1.0
+
+    one = encoded(*values(rows=5), "regression")
+    before = one.raw_truth.copy(), one.raw.copy()
+    assert UserMetric("mine:sorts", True, sorts).value(one) == 1.0
+    assert np.array_equal(one.raw_truth, before[0])
+    assert np.array_equal(one.raw, before[1])
+
+
+@pytest.mark.parametrize("answer", ["x", None, np.ones(2)])
+def test_a_function_that_returns_no_number_is_named(answer):
+    one = encoded(*values(rows=5), "regression")
+    with pytest.raises(ConfigError, match="evaluate: mine:odd must return one number for labels and predictions"):
+        UserMetric("mine:odd", True, lambda _label, _predicted: answer).value(one)
+    with pytest.raises(ConfigError, match="failed: ZeroDivisionError: division by zero"):
+        UserMetric("mine:odd", True, lambda _label, _predicted: 1 / 0).value(one)
 
 
 @pytest.mark.parametrize(
