@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow_provider_mlops.errors import ConfigError, did_you_mean
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["DataRef", "DataVersion", "Window", "parse_duration", "parse_time"]
 
@@ -111,11 +109,17 @@ class DataRef:
         :param tables: whether a table or a query will do; else only files.
         :raises ConfigError: an unknown or missing key, keys that exclude each other, or a table where files are needed.
         """
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"data: expected a mapping with a 'path', got {values!r}.")
         known = [field.name for field in fields(cls)]
-        for key in values:
+        for key, value in values.items():
             if key not in known:
                 raise ConfigError(f"data: {key!r} is no key of a data reference.{did_you_mean(key, known)}")
+            if key != "columns" and not isinstance(value, str | None):
+                raise ConfigError(f"data.{key}: expected text, got {value!r}.")
         columns = values.get("columns")
+        if isinstance(columns, str) or not all(isinstance(name, str) for name in columns or ()):
+            raise ConfigError(f"data.columns: expected a list of columns, got {columns!r}.")
         path = values.get("path") or ""
         data = cls(**{**values, "path": path, "columns": tuple(columns) if columns is not None else None})
         if not data.path and not tables:
@@ -126,14 +130,6 @@ class DataRef:
         if not data.path and not data.conn_id:
             raise ConfigError(f"data: {'table' if data.table else 'query'!r} needs 'conn_id', an Airflow connection.")
         return data
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a plain mapping without the keys that are not set."""
-        return {
-            key: list(value) if key == "columns" else value
-            for key, value in asdict(self).items()
-            if value is not None and value != ""
-        }
 
 
 @dataclass(frozen=True, slots=True)
