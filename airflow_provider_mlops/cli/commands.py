@@ -138,7 +138,7 @@ COMMANDS: tuple[Command, ...] = (
                 metavar="NAME",
                 help="take these columns of REFERENCE, and no others, as text (length and kinds of characters)",
             ),
-            argument("--time", metavar="COLUMN", help="column with the event time of a row"),
+            argument("--time", "--timestamp", metavar="COLUMN", help="column with the event time of a row"),
             argument(
                 "--window",
                 metavar="LENGTH",

@@ -91,7 +91,7 @@ def test_the_exit_code_tells_drift_only_when_asked(data, capsys, current, flags,
 
 def test_both_names_run_the_same_command(data, capsys):
     expected = call(capsys, data["reference"], data["moved"], "--time", "at")[1]
-    assert mlops(["drift", data["reference"], data["moved"], "--time", "at"]) == 0
+    assert mlops(["drift", data["reference"], data["moved"], "--timestamp", "at"]) == 0
     assert capsys.readouterr().out == expected
 
 
