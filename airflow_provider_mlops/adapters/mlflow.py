@@ -229,10 +229,15 @@ class MlflowRegistry:
         """Return the version that each alias of *model* points at; nothing for an unknown model."""
         try:
             with self._mlflow.errors("Model", model):
-                aliases = self._mlflow.registry.get_registered_model(model).aliases
+                found = self._mlflow.registry.get_registered_model(model)
         except NotFoundError:
             return {}
-        return {str(alias): str(version) for alias, version in aliases.items()}
+        if not found.name:  # an empty answer must not pass for a model without a champion
+            raise ServiceError(
+                f"MLflow at {self._mlflow.address.uri} answered nothing about model {model!r}. Is this the address of "
+                "an MLflow server, and is nothing in between?"
+            )
+        return {str(alias): str(version) for alias, version in found.aliases.items()}
 
     def _write_tags(self, version: ModelVersion, tags: Mapping[str, str]) -> None:
         from mlflow.entities.model_registry import ModelVersionTag

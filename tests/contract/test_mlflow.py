@@ -114,6 +114,13 @@ def test_a_strange_answer_becomes_an_error_that_names_the_address_and_the_next_s
                 raise error
 
 
+@pytest.mark.parametrize("body", [b"", b"{}"])
+def test_an_empty_answer_is_not_taken_for_a_model_without_a_champion(body):
+    with answering(200, "application/json", body) as address, pytest.raises(ServiceError) as caught:
+        MlflowRegistry(address).version_of("m", alias="champion")
+    assert f"MLflow at {address} answered nothing about model 'm'" in str(caught.value)
+
+
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_busy_server_is_asked_again_for_seconds_only(status):
     with answering(status, "text/plain", b"busy") as address:
