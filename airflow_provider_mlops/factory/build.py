@@ -69,7 +69,13 @@ def load_dags(stub: str) -> list[DAG]:
     folder = Path(conf.get("core", "dags_folder")).expanduser()
     # A bundle other than the DAGs folder has no boundary that could be known here.
     loaded = load(file, target=configured_target(), root=folder if file.is_relative_to(folder) else None)
-    return _build(loaded.spec, loaded.locate)
+    try:
+        return _build(loaded.spec, loaded.locate)
+    except ConfigError as error:  # of a step of the user's own: only making it shows what is wrong with it
+        origin = loaded.origins.get(str(error).partition(": ")[0])
+        if origin is None:
+            raise
+        raise ConfigError(f"{origin.file}:{origin.line}: {error}") from error
 
 
 def continuous_training_dags(folder: str | Path | None = None, /, **words: Any) -> list[DAG]:

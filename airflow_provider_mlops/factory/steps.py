@@ -72,4 +72,7 @@ def _user_operator(name: str, step: StepSpec) -> BaseOperator:
         # A step that replaces ours is read as ours are: by the keys of the mapping that it returns.
         return found(task_id=name, **{"multiple_outputs": True, **arguments})
     except TypeError as error:
-        raise ConfigError(f"steps.{name}: {step.operator} does not take these arguments: {error}.") from error
+        raise ConfigError(
+            f"steps.{name}.operator: {step.operator} does not take the arguments {', '.join(arguments) or '(none)'}: "
+            f"{error}."
+        ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -343,13 +344,14 @@ def test_the_monitor_looks_where_and_how_the_file_says(write):
         ({"operator": "pathlib.Path"}, r"steps\.validate\.operator: pathlib\.Path is no Airflow operator"),
         (
             {"operator": EMPTY, "colour": "red"},
-            r"steps\.validate: .*EmptyOperator does not take these arguments: [\s\S]*colour",
+            r"steps\.validate\.operator: .*EmptyOperator does not take the arguments colour: [\s\S]*colour",
         ),
     ],
 )
 def test_a_step_that_cannot_be_made_is_named(write, step, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message) as caught:
         load_dags(str(write(steps={"validate": step})))
+    assert re.match(r"/.*/churn\.yaml:\d+: steps\.validate\.operator: ", str(caught.value))
 
 
 # The form
