@@ -32,7 +32,18 @@ if TYPE_CHECKING:
 
     _Bounds = tuple[tuple[Callable[[Any, Any], Any], pa.Scalar], ...]
 
-__all__ = ["column_names", "count_rows", "file_format", "scan", "schema"]
+__all__ = [
+    "column_names",
+    "count_rows",
+    "file_format",
+    "fitted",
+    "inside",
+    "plain_schema",
+    "require_columns",
+    "scan",
+    "schema",
+    "time_bounds",
+]
 
 _SEPARATORS = (";", "\t", "|")  # of files that call themselves CSV
 _FORMATS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".arrow": "ipc", ".feather": "ipc", ".ipc": "ipc"}
@@ -140,7 +151,7 @@ def count_rows(path: str, *, timestamp: str | None = None, window: Window | None
     if source.format == "csv":
         raise ConfigError(f"{path!r} is CSV: its rows are known when all of it has been read. Use Parquet.")
     found = _dataset_schema(source)
-    condition = _condition(timestamp, _bounds(found, timestamp, window, path))
+    condition = _condition(timestamp, time_bounds(found, timestamp, window, path))
     with _reading(path):
         return int(_dataset(source, found).count_rows(filter=condition))
 
@@ -274,7 +285,8 @@ def _refuse_duplicates(names: Sequence[str], file: str) -> None:
             raise DataError(f"{file!r} has two columns named {name!r}. Rename one of them.")
 
 
-def _require(columns: Sequence[str], names: Sequence[str], path: str) -> None:
+def require_columns(columns: Sequence[str], names: Sequence[str], path: str) -> None:
+    """Raise `DataError` for one of *columns* that is none of *names*, the columns of *path*."""
     known = set(names)
     for column in columns:
         if column not in known:
@@ -315,8 +327,38 @@ def _file_schema(source: _Source, name: str) -> pa.Schema:
             with pa.ipc.open_file(opened) as file:
                 found = file.schema
     _refuse_duplicates(found.names, name)
-    # Arrow cannot filter views of text.
-    return pa.schema([field.with_type(pa.string()) if field.type == pa.string_view() else field for field in found])
+    return plain_schema(found)
+
+
+def plain_schema(found: pa.Schema) -> pa.Schema:
+    """Return *found* with types whose rows arrow can take and filter."""
+    import pyarrow as pa
+
+    return pa.schema([_plain_field(field) for field in found])
+
+
+def _plain_type(type_: pa.DataType) -> pa.DataType:
+    """Return *type_* without run ends and views of text and bytes, of which arrow takes no rows, at any depth."""
+    import pyarrow as pa
+
+    types = pa.types
+    if types.is_run_end_encoded(type_):
+        type_ = type_.value_type
+    if types.is_list(type_):
+        return pa.list_(_plain_field(type_.value_field))
+    if types.is_large_list(type_):
+        return pa.large_list(_plain_field(type_.value_field))
+    if types.is_fixed_size_list(type_):
+        return pa.list_(_plain_field(type_.value_field), type_.list_size)
+    if types.is_struct(type_):
+        return pa.struct([_plain_field(type_.field(place)) for place in range(type_.num_fields)])
+    if types.is_map(type_):
+        return pa.map_(_plain_field(type_.key_field), _plain_field(type_.item_field), type_.keys_sorted)
+    return {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}.get(type_, type_)
+
+
+def _plain_field(field: pa.Field) -> pa.Field:
+    return field.with_type(_plain_type(field.type))
 
 
 def _misfit(unified: pa.Schema, found: pa.Schema, first: str, name: str) -> str:
@@ -350,8 +392,8 @@ def _scan_arrow(
 
     found = _dataset_schema(source)
     names = found.names if columns is None else list(columns)
-    _require(names, found.names, source.path)
-    bounds = _bounds(found, timestamp, window, source.path)
+    require_columns(names, found.names, source.path)
+    bounds = time_bounds(found, timestamp, window, source.path)
     read = [*names, timestamp] if bounds and timestamp is not None and timestamp not in names else names
     chosen = None
     if source.format == "parquet" and (bounds or most_rows is not None):
@@ -370,9 +412,9 @@ def _scan_arrow(
             batches = _parquet_batches(source, file, read, batch_rows, text=text, groups=groups)
         with _reading(file):
             for batch in batches:
-                part = _fitted(batch, found, read)
+                part = fitted(batch, found, read)
                 if bounds:
-                    mask = _inside(part.column(timestamp), bounds)
+                    mask = inside(part.column(timestamp), bounds)
                     part = part if mask.true_count == len(mask) else part.filter(mask)
                 if part.num_rows:
                     yield part.select(names)
@@ -467,7 +509,7 @@ def _ipc_batches(source: _Source, name: str, columns: Sequence[str], rows: int) 
                     yield batch.slice(begin, rows)
 
 
-def _fitted(batch: pa.RecordBatch, found: pa.Schema, names: Sequence[str]) -> pa.RecordBatch:
+def fitted(batch: pa.RecordBatch, found: pa.Schema, names: Sequence[str]) -> pa.RecordBatch:
     """Return *batch* with the columns *names* in the types of *found*; what its file lacks is null."""
     import pyarrow as pa
 
@@ -477,6 +519,10 @@ def _fitted(batch: pa.RecordBatch, found: pa.Schema, names: Sequence[str]) -> pa
     for name in names:
         position, type_ = batch.schema.get_field_index(name), found.field(name).type
         array = pa.nulls(batch.num_rows, type_) if position < 0 else batch.column(position)
+        if pa.types.is_run_end_encoded(array.type):
+            import pyarrow.compute as pc
+
+            array = pc.run_end_decode(array)
         arrays.append(array if array.type == type_ else array.cast(type_))
     return pa.RecordBatch.from_arrays(arrays, names=list(names))
 
@@ -529,11 +575,11 @@ def _dataset(source: _Source, found: pa.Schema) -> Any:
     )
 
 
-def _bounds(found: pa.Schema, timestamp: str | None, window: Window | None, path: str) -> _Bounds:
+def time_bounds(found: pa.Schema, timestamp: str | None, window: Window | None, path: str) -> _Bounds:
     """Return what the times of *window* are compared with, in the type of the column; nothing keeps all rows."""
     if timestamp is None or window is None or (window.start is None and window.end is None):
         return ()
-    _require([timestamp], found.names, path)
+    require_columns([timestamp], found.names, path)
     type_ = found.field(timestamp).type
     return tuple(
         (comparison, _literal(bound, type_, timestamp, path))
@@ -550,7 +596,7 @@ def _condition(timestamp: str | None, bounds: _Bounds) -> Any:
     return functools.reduce(operator.and_, parts) if parts else None
 
 
-def _inside(times: pa.Array, bounds: _Bounds) -> pa.BooleanArray:
+def inside(times: pa.Array, bounds: _Bounds) -> pa.BooleanArray:
     """Return which of *times* lie within *bounds*; a time that is missing does not."""
     import pyarrow.compute as pc
 
@@ -630,7 +676,7 @@ def _csv_schema(source: _Source, types: Mapping[str, pa.DataType], columns: Sequ
     for name in source.files:
         names.update(dict.fromkeys(_csv_names(source, name)))
     wanted = list(names) if columns is None else list(columns)
-    _require(wanted, list(names), source.path)
+    require_columns(wanted, list(names), source.path)
     untyped = [name for name in wanted if name not in types]
     ladders = {name: _ladder() for name in untyped}
     seen: set[str] = set()
@@ -690,12 +736,12 @@ def _scan_csv(
     if columns is not None and timestamp is not None and window is not None and timestamp not in columns:
         read = [*columns, timestamp]
     found = _csv_schema(source, types, read)
-    bounds = _bounds(found, timestamp, window, source.path)
+    bounds = time_bounds(found, timestamp, window, source.path)
     for file in source.files:
         for batch in _csv_batches(source, file, found.names):
             arrays = [_convert_named(batch.column(field.name), field, file) for field in found]
             table = pa.Table.from_arrays(arrays, schema=found)
-            table = table.filter(_inside(table[timestamp], bounds)) if bounds else table
+            table = table.filter(inside(table[timestamp], bounds)) if bounds else table
             for part in table.select(found.names if columns is None else columns).to_batches(max_chunksize=batch_rows):
                 if part.num_rows:
                     yield part

@@ -18,12 +18,12 @@ import sqlalchemy as sa
 from pyarrow import csv, feather, parquet
 
 from airflow_provider_mlops.adapters.engines.embedded import EmbeddedEngine
+from airflow_provider_mlops.adapters.engines.frames import FrameEngine
 from airflow_provider_mlops.adapters.engines.spark import SparkEngine
 from airflow_provider_mlops.adapters.engines.sql import SqlEngine
 from airflow_provider_mlops.data import DataRef, Window
 from airflow_provider_mlops.drift.check import Verdict, check
 from airflow_provider_mlops.errors import DataError, ServiceError
-from fakes.engine import MemoryEngine
 
 # Older releases of Spark's client leave the sockets to its Java to the garbage collector.
 pytestmark = [
@@ -50,7 +50,7 @@ class Place:
 
 
 def memory(tables, folder, _):
-    return MemoryEngine({str(folder / name): table for name, table in tables.items()}), in_folder(folder)
+    return FrameEngine({str(folder / name): table for name, table in tables.items()}), in_folder(folder)
 
 
 def in_folder(folder):

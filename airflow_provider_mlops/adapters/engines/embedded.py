@@ -12,8 +12,10 @@ from airflow_provider_mlops.drift.profile import DataProfile, Family, ProfileBui
 from airflow_provider_mlops.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import timedelta
+
+    import pyarrow as pa
 
     from airflow_provider_mlops.data import DataRef, Window
 
@@ -46,7 +48,7 @@ class EmbeddedEngine:
         segment: str | None = None,
     ) -> DataProfile:
         """Choose bins for *data* and count it on them; reads it twice. See `drift.engine.Engine.reference`."""
-        found = schema(data.path)
+        found = self._schema(data)
         left_out = tuple(dict.fromkeys(name for name in (data.label, data.entity, *exclude) if name is not None))
         wanted = data.columns if data.columns is not None else found.names
         read = [name for name in wanted if name not in left_out]
@@ -58,13 +60,12 @@ class EmbeddedEngine:
         types = {field.name: field.type for field in found}
         most, there = self._limit(data, data.timestamp, window)
         sample, first = Sample(), None
-        for batch in scan(
-            data.path,
+        for batch in self._scan(
+            data,
             columns=read,
             timestamp=data.timestamp,
             window=window,
             types=types,
-            dictionaries=True,
             most_rows=most,
         ):
             sample.add(batch)
@@ -88,13 +89,12 @@ class EmbeddedEngine:
             segment=segment,
         )
         builder = ProfileBuilder(layout)
-        for batch in scan(
-            data.path,
+        for batch in self._scan(
+            data,
             columns=read,
             timestamp=data.timestamp,
             window=window,
             types=types,
-            dictionaries=True,
             most_rows=most,
         ):
             builder.add(batch)
@@ -104,9 +104,9 @@ class EmbeddedEngine:
         """Count *data* on the bins of *layout*; reads it once. See `drift.engine.Engine.window`."""
         import pyarrow as pa
 
-        untyped = file_format(data.path) == "csv"
+        untyped = self._format(data) == "csv"
         types = {name: pa.string() for name, column in layout.columns.items() if untyped and column.family in _PARSED}
-        found = dict.fromkeys(column_names(data.path))
+        found = dict.fromkeys(self._names(data))
         wanted = data.columns if data.columns is not None else found
         timestamp = data.timestamp if data.timestamp is not None else layout.timestamp
         read = [name for name in wanted if name in found and name not in layout.excluded]
@@ -118,21 +118,51 @@ class EmbeddedEngine:
             types |= {segments.column: pa.string()} if untyped else {}
         builder = ProfileBuilder(replace(layout.without_counts(blocks=False), timestamp=timestamp))
         most, there = self._limit(data, timestamp, window)
-        for batch in scan(
-            data.path,
+        for batch in self._scan(
+            data,
             columns=read,
             timestamp=timestamp,
             window=window,
             types=types,
-            dictionaries=True,
             most_rows=most,
         ):
             builder.add(batch, typed=not untyped)
         return _of(builder.profile(), there)
 
+    # Where the rows come from.
+
+    def _format(self, data: DataRef) -> str:
+        return file_format(data.path)
+
+    def _schema(self, data: DataRef) -> pa.Schema:
+        return schema(data.path)
+
+    def _names(self, data: DataRef) -> Sequence[str]:
+        return column_names(data.path)
+
+    def _scan(
+        self,
+        data: DataRef,
+        *,
+        columns: Sequence[str],
+        timestamp: str | None,
+        window: Window | None,
+        types: Mapping[str, pa.DataType],
+        most_rows: int | None,
+    ) -> Iterator[pa.RecordBatch]:
+        return scan(
+            data.path,
+            columns=columns,
+            timestamp=timestamp,
+            window=window,
+            types=types,
+            dictionaries=True,
+            most_rows=most_rows,
+        )
+
     def _limit(self, data: DataRef, timestamp: str | None, window: Window | None) -> tuple[int | None, int | None]:
         """Return how many rows to read at most and how many there are; ``None`` twice when all are read."""
-        if self._max_rows is None or file_format(data.path) != "parquet":
+        if self._max_rows is None or self._format(data) != "parquet":
             return None, None
         there = count_rows(data.path, timestamp=timestamp, window=window)
         return (self._max_rows, there) if there > self._max_rows else (None, None)
