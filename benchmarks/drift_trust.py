@@ -8,8 +8,9 @@ size, and three real data sets. Where rows are independent, counts beyond 20,000
 probabilities, which is the same law at a fraction of the cost; bins always come from 20,000 real draws at most, as in
 use. All seeds are fixed. Writes ``benchmarks/results/drift-trust.json``.
 
-The rules in use are restated here in a few lines on the same counts: Evidently's default tests, NannyML's three
-standard deviations over the reference's chunks, the population stability index over 0.1, and p < 0.05 per column.
+The rules in use are restated here in a few lines on the same counts: Evidently's default tests, alibi-detect's
+TabularDrift, whylogs' drift scores, NannyML's three standard deviations over the reference's chunks, the population
+stability index over 0.1, and p < 0.05 per column.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv, parquet
 from scipy.special import betaincinv, chdtrc, kolmogorov, ndtr, pdtr, stdtr
+from scipy.stats import kstwo
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -49,7 +52,15 @@ POLICY = DriftPolicy(false_alarms_per_30_days=30 * ALPHA)
 ORIGIN = datetime(2026, 1, 5, tzinfo=UTC)
 EACH = 10  # columns of each of the five kinds
 PAIRS = [(50, 50), (5000, 50), (50, 5000), (500, 500), (50_000, 500), (5000, 5000), (50_000, 50_000)]
-NAMES = ("ours", "p < .05 per column", "Evidently, any column", "Evidently, half of the columns", "PSI > .1")
+NAMES = (
+    "ours",
+    "p < .05 per column",
+    "Evidently, any column",
+    "Evidently, half of the columns",
+    "alibi-detect",
+    "whylogs, any column",
+    "PSI > .1",
+)
 ENOUGH = 2000  # sets of a cell from which its goal can be shown; with fewer it can only be missed
 DATA = Path(__file__).parent.parent / ".venv-drift-data"
 
@@ -204,6 +215,51 @@ def evidently(before, now):
     return jensen_shannon(old / n, new / m) >= 0.1
 
 
+def far_apart(old, new, level):
+    """Return whether two-sample KS fires at *level*, by the law of one sample of nm/N rows, as SciPy's asymptotic p."""
+    n, m = old.sum(), new.sum()
+    return np.abs(old.cumsum() / n - new.cumsum() / m).max() > _furthest(round(n * m / (n + m)), level)
+
+
+@cache
+def _furthest(rows, level):
+    return kstwo.isf(level, rows)
+
+
+def alibi_detect(before, now, columns):
+    """Return whether alibi-detect's TabularDrift fires: KS or a contingency chi-square at .05 over *columns*."""
+    old, new = sides(before, now)
+    if before.numbers:
+        return far_apart(old, new, 0.05 / columns)
+    seen = np.stack([old, new])[:, old + new > 0]
+    degrees = seen.shape[1] - 1
+    if degrees == 0:
+        return False
+    expected = seen.sum(axis=0) * (seen.sum(axis=1, keepdims=True) / seen.sum())
+    gaps = np.abs(seen - expected)
+    if degrees == 1:
+        gaps = gaps - np.minimum(0.5, gaps)  # Yates
+    return chdtrc(degrees, (np.square(gaps) / expected).sum()) < 0.05 / columns
+
+
+def whylogs(before, now):
+    """
+    Return whether whylogs' drift score of one column says DRIFT: p < .05.
+
+    KS on the counts themselves, where whylogs has sketches of them; or a chi-square that takes the reference's shares
+    as exact, rounds what it expects down, and is infinite where it expects less than one row.
+    """
+    old, new = sides(before, now)
+    if before.numbers:
+        return far_apart(old, new, 0.05)
+    seen = old + new > 0
+    expected = np.floor(old[seen] / old.sum() * new.sum())
+    if (expected == 0).any():
+        return True
+    degrees = max(np.count_nonzero(new) - 1, 1)
+    return chdtrc(degrees, (np.square(new[seen] - expected) / expected).sum()) < 0.05
+
+
 def jensen_shannon(p, q):
     """Return the Jensen-Shannon distance over the last axis, base 2."""
     middle = (p + q) / 2
@@ -253,6 +309,8 @@ def rules(before, now, report):
         "p < .05 per column": report.plain_alarm,
         "Evidently, any column": any(fired),
         "Evidently, half of the columns": sum(fired) >= len(fired) / 2,
+        "alibi-detect": any(alibi_detect(*both, len(columns)) for both in columns),
+        "whylogs, any column": any(whylogs(*both) for both in columns),
         "PSI > .1": any(stability_index(*both) for both in columns),
     }
     if before.blocks:
