@@ -609,7 +609,10 @@ def _literal(bound: datetime, type_: pa.DataType, timestamp: str, path: str) -> 
     """Return *bound* in the column's own type where that loses nothing, so that row groups can be skipped."""
     import pyarrow as pa
 
-    bound = bound.replace(tzinfo=UTC) if bound.tzinfo is None else bound.astimezone(UTC)
+    try:
+        bound = bound.replace(tzinfo=UTC) if bound.tzinfo is None else bound.astimezone(UTC)
+    except OverflowError as error:
+        raise ConfigError(f"The window's end {bound} is outside the years 1 to 9999 of UTC. Take another.") from error
     if pa.types.is_date(type_):
         day = bound.date() if bound.time().isoformat() == "00:00:00" else bound.date() + timedelta(days=1)
         return pa.scalar(min(day, date.max), type_)  # a date is its midnight: the next one decides

@@ -26,7 +26,7 @@ def newest(data: DataRef) -> datetime | None:
         raise ConfigError("A window of event time needs the name of the timestamp column (data: timestamp).")
     latest: int | None = None
     for batch in scan(data.path, columns=[data.timestamp], timestamp=data.timestamp):
-        times, valid = microseconds(batch.column(data.timestamp), name=data.timestamp)
+        times, valid = microseconds(batch.column(data.timestamp), name=data.timestamp, calendar=True)
         if valid.any():
             latest = max(int(times[valid].max()), latest if latest is not None else int(times[valid].min()))
     return None if latest is None else _EPOCH + timedelta(microseconds=latest)
@@ -51,4 +51,4 @@ def newest_window(
         end = latest + timedelta(microseconds=1)  # half-open, and the newest row belongs to it
     else:
         return Window()
-    return Window(start=end - length, end=end)
+    return Window(start=end).before(length)

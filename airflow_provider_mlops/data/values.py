@@ -50,22 +50,29 @@ def parse_time(name: str, text: str | None) -> datetime | None:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
+def _utc(instant: datetime) -> datetime:
+    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A half-open span of event time, ``start <= t < end``. ``None`` leaves that side open."""
+    """A half-open span of event time, ``start <= t < end``. ``None`` leaves that side open; no zone means UTC."""
 
     start: datetime | None = None
     end: datetime | None = None
 
     def __post_init__(self) -> None:
-        if self.start is not None and self.end is not None and self.start > self.end:
+        if self.start is not None and self.end is not None and _utc(self.start) > _utc(self.end):
             raise ConfigError(f"A window cannot end ({self.end}) before it starts ({self.start}).")
 
     def before(self, length: timedelta) -> Window:
         """Return the window of *length* that ends where this one starts; a window without a start has none before."""
         if self.start is None:
             raise ConfigError("Nothing lies before a window that has no start.")
-        return Window(self.start - length, self.start)
+        try:
+            return Window(self.start - length, self.start)
+        except OverflowError as error:
+            raise ConfigError(f"{length} before {self.start} is before the year 1. Name a shorter time.") from error
 
 
 @dataclass(frozen=True, slots=True)

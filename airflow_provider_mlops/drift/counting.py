@@ -8,6 +8,7 @@ in the edges. Categories: count dictionary indices, and look at the values once 
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
 __all__ = ["CategoryCounter", "NumberCounter", "Scratch", "family_of", "microseconds", "parse_text", "plain"]
 
 _NUMBER = r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$"
+_MOMENTS = tuple(  # the earliest and the latest time that a datetime can hold, microseconds since 1970
+    (datetime(year, month, day, tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    for year, month, day in ((1, 1, 1), (9999, 12, 31))
+)
 _PENDING = 4 * CATEGORY_CAP  # values held before they are summed up
 
 
@@ -317,8 +322,12 @@ def parse_text(array: pa.Array, family: Family) -> pa.Array:
     return pc.if_else(number, text, None).cast(pa.float64())
 
 
-def microseconds(array: pa.Array, *, name: str) -> tuple[Counts, npt.NDArray[np.bool_]]:
-    """Return event times as microseconds since 1970 UTC, and which rows have one. Naive times are UTC."""
+def microseconds(array: pa.Array, *, name: str, calendar: bool = False) -> tuple[Counts, npt.NDArray[np.bool_]]:
+    """
+    Return event times as microseconds since 1970 UTC, and which rows have one. Naive times are UTC.
+
+    :param calendar: refuse times that no `datetime` can hold.
+    """
     import pyarrow as pa  # noqa: PLC0415 - loads at use, never at parse time
 
     if not (pa.types.is_timestamp(array.type) or pa.types.is_date(array.type)):
@@ -329,7 +338,13 @@ def microseconds(array: pa.Array, *, name: str) -> tuple[Counts, npt.NDArray[np.
     zone = array.type.tz if pa.types.is_timestamp(array.type) else None
     whole = array.cast(pa.timestamp("us", tz=zone), safe=False).cast(pa.int64())
     valid = np.ones(len(whole), dtype=bool) if whole.null_count == 0 else whole.is_valid().to_numpy(False)
-    return whole.fill_null(0).to_numpy(zero_copy_only=False), valid
+    times = whole.fill_null(0).to_numpy(zero_copy_only=False)
+    if calendar and times.size and not _MOMENTS[0] <= times.min() <= times.max() <= _MOMENTS[1]:
+        raise DataError(
+            f"The timestamp column {name!r} holds a time outside the years 1 to 9999. Is its unit right (seconds, "
+            "milliseconds), and the file whole?"
+        )
+    return times, valid
 
 
 def plain(array: pa.Array) -> pa.Array:

@@ -134,7 +134,10 @@ def block_origin(first: int | None, block: timedelta | None, window: Window | No
     Return when block 0 begins: with the window, else with the first row's midnight, or whole block if that is shorter.
 
     :param first: event time of the first row, microseconds since 1970.
+    :raises ConfigError: a block of no length.
     """
+    if block is not None and block <= timedelta(0):
+        raise ConfigError(f"block: expected a length of time > 0, got {block}.")
     if first is None or block is None:
         return None
     if window is not None and window.start is not None:

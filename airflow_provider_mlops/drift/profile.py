@@ -54,10 +54,6 @@ SCHEMA_VERSION = 2
 MIN_BLOCKS = 6  # fewer blocks cannot estimate a variance
 MIN_BLOCK_SHARE = 0.1  # a block with fewer rows than this share of the median block is a gap in the data
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MOMENTS = tuple(  # the earliest and the latest time that a datetime can hold, microseconds since 1970
-    (datetime(year, month, day, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
-    for year, month, day in ((1, 1, 1), (9999, 12, 31))
-)
 _STEPS = (86_400, 3_600, 60)  # seconds; rows of one day, hour or minute are often stamped with its beginning
 MOST_JSON = 256 << 20  # characters of a profile that are read; real ones have a few millions
 _MOST_BLOCKS = 1 << 62
@@ -565,14 +561,9 @@ class ProfileBuilder:
         if timestamp is None or batch.num_rows == 0 or timestamp not in batch.schema.names:
             yield None, batch
             return
-        times, valid = microseconds(batch.column(timestamp), name=timestamp)
+        times, valid = microseconds(batch.column(timestamp), name=timestamp, calendar=True)
         if valid.any():
             first, last = int(times[valid].min()), int(times[valid].max())
-            if not _MOMENTS[0] <= first <= last <= _MOMENTS[1]:
-                raise DataError(
-                    f"The timestamp column {timestamp!r} holds a time outside the years 1 to 9999. Is its unit right "
-                    "(seconds, milliseconds), and the file whole?"
-                )
             self._first = first if self._first is None else min(self._first, first)
             self._last = last if self._last is None else max(self._last, last)
         if self._layout.block is None or self._layout.origin is None:
@@ -631,9 +622,10 @@ def cut(
         known = pa.array([float(value) for value in values], pa.float64())
     else:
         known = pa.array(values, pa.large_string())
-    place = pc.index_in(array.cast(known.type), value_set=known).fill_null(len(values)).to_numpy(zero_copy_only=False)
-    for found in np.unique(place).tolist():
-        yield values[found] if found < len(values) else None, batch.take(np.flatnonzero(place == found))
+    found = pc.index_in(array.cast(known.type, safe=False), value_set=known)
+    place = found.fill_null(len(values)).to_numpy(zero_copy_only=False)
+    for number in np.unique(place).tolist():
+        yield values[number] if number < len(values) else None, batch.take(np.flatnonzero(place == number))
 
 
 def _merged(left: Segments | None, right: Segments | None) -> Segments | None:

@@ -1,6 +1,6 @@
 """Drift of tables in memory. What all engines share is in tests/contract/test_drift_engine.py."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
 import pandas as pd
@@ -96,3 +96,35 @@ def test_types_of_which_arrow_takes_no_rows_are_counted(tmp_path, column, family
         before = engine.reference(DataRef(name, timestamp="at"), block=timedelta(minutes=5))
         assert before.columns["x"].family == family
         assert engine.window(DataRef(name), layout=before, window=half).rows == 1500
+
+
+def test_times_that_no_calendar_holds_are_named_also_where_blocks_are_cut():
+    table = pa.table({"x": [1.0, 2.0], "at": pa.array([2**62, 2**62 + 1], pa.timestamp("us"))})
+    with pytest.raises(DataError, match="'at' holds a time outside the years 1 to 9999"):
+        FrameEngine({"t": table}).reference(DataRef("t", timestamp="at"), block=DAY)
+
+
+def test_a_block_of_no_length_is_refused():
+    with pytest.raises(ConfigError, match="block: expected a length of time > 0"):
+        FrameEngine({"t": pa.table(values())}).reference(DataRef("t", timestamp="at"), block=timedelta(0))
+
+
+def test_whole_numbers_beyond_those_of_a_float_make_segments():
+    table = pa.table({"x": np.arange(200.0), "shop": pa.array([2**63, 5] * 100, pa.uint64())})
+    found = FrameEngine({"t": table}).reference(DataRef("t"), segment="shop")
+    assert [part.rows for part in found.segments.profiles.values()] == [100, 100]
+
+
+def test_a_window_may_name_the_zone_of_one_end_only():
+    assert Window(datetime(2026, 1, 1), datetime(2026, 1, 2, tzinfo=UTC)).end == datetime(2026, 1, 2, tzinfo=UTC)
+    with pytest.raises(ConfigError, match="cannot end"):
+        Window(datetime(2026, 1, 3), datetime(2026, 1, 2, tzinfo=UTC))
+
+
+def test_no_window_begins_before_the_calendar():
+    with pytest.raises(ConfigError, match=r"999999 days.* is before the year 1"):
+        Window(datetime(2026, 1, 1, tzinfo=UTC)).before(timedelta(days=999_999))
+    engine = FrameEngine({"t": pa.table(values())})
+    east = timezone(timedelta(hours=5))
+    with pytest.raises(ConfigError, match="0001-01-01 00:00:00\\+05:00 is outside the years 1 to 9999"):
+        engine.reference(DataRef("t", timestamp="at"), window=Window(datetime(1, 1, 1, tzinfo=east)))

@@ -70,7 +70,7 @@ class EmbeddedEngine:
         ):
             sample.add(batch)
             if data.timestamp and block is not None:
-                times, valid = microseconds(batch.column(data.timestamp), name=data.timestamp)
+                times, valid = microseconds(batch.column(data.timestamp), name=data.timestamp, calendar=True)
                 if valid.any():
                     earliest = int(times[valid].min())
                     first = earliest if first is None else min(first, earliest)
