@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
+    from airflow_provider_mlops.promotion import ModelVersion
+
 __all__ = ["DeployToLocalOperator"]
 
 
@@ -39,11 +41,21 @@ class DeployToLocalOperator(MlopsOperator):
     :param model_environment: ``current`` serves in this worker's Python environment, ``model`` in one made from the
         model's own requirements. (templated)
     :param poll_interval: seconds between two looks.
+    :param unsafe_override: serve a version that the gate, or a person, refused and that *alias* does not point at; the
+        text says why and is journaled. (templated)
     :param mlflow_conn_id: the MLflow connection.
+    :raises GateRefused: the journal's last word on the version is a no, and there is no *unsafe_override*.
     :raises RolloutFailedError: the new version does not serve; the message says why, and what serves.
     """
 
-    template_fields: Sequence[str] = ("model", "version", "plan", "predictions_uri", "model_environment")
+    template_fields: Sequence[str] = (
+        "model",
+        "version",
+        "plan",
+        "predictions_uri",
+        "model_environment",
+        "unsafe_override",
+    )
 
     def __init__(
         self,
@@ -57,6 +69,7 @@ class DeployToLocalOperator(MlopsOperator):
         port: int | None = None,
         model_environment: str = "current",
         poll_interval: float = 1.0,
+        unsafe_override: str | None = None,
         mlflow_conn_id: str = "mlflow_default",
         **kwargs: Any,
     ) -> None:
@@ -70,6 +83,7 @@ class DeployToLocalOperator(MlopsOperator):
         self.port = port
         self.model_environment = model_environment
         self.poll_interval = poll_interval
+        self.unsafe_override = unsafe_override
         self.mlflow_conn_id = mlflow_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -79,9 +93,12 @@ class DeployToLocalOperator(MlopsOperator):
         from airflow_provider_mlops.hooks.serving import Deployment, deploy
 
         registry = MlflowHook(self.mlflow_conn_id).registry
-        version = self.version or registry.version_of(self.model, alias=self.alias)
+        meant = registry.version_of(self.model, alias=self.alias)
+        version = self.version or meant
         if version is None:
             raise NotFoundError("Alias", self.alias, hint=f"{self.model} has no such alias: promote a version first.")
+        if version != meant:
+            self._check_refusal(registry.version(self.model, version), context)
         deployment = Deployment(
             self.model,
             version,
@@ -94,3 +111,20 @@ class DeployToLocalOperator(MlopsOperator):
             mlflow_conn_id=self.mlflow_conn_id,
         )
         return deploy(deployment, context, self.log)
+
+    def _check_refusal(self, candidate: ModelVersion, context: Context) -> None:
+        from airflow_provider_mlops.errors import GateRefused
+        from airflow_provider_mlops.hooks.journal import JournalHook, record_once
+        from airflow_provider_mlops.journal import kinds, model_stream, payloads, read_intact
+        from airflow_provider_mlops.promotion import refusal
+
+        said = refusal(read_intact(JournalHook().journal, model_stream(self.model)), candidate, self.alias)
+        if said is None:
+            return
+        if not self.unsafe_override:
+            raise GateRefused(
+                f"{self.model} version {candidate.version} is not deployed: {said} Evaluate it again, or say why it "
+                "shall serve all the same with unsafe_override, which is journaled."
+            )
+        used = payloads.override_used(what=f"gate: {said}", why=self.unsafe_override, version=candidate.version)
+        record_once(self.model, kinds.OVERRIDE_USED, used, context, once=("what", "why", "version"))

@@ -6,6 +6,7 @@ from airflow_provider_mlops.promotion.protocol import (
     PromotionRequest,
     check_run,
     promote,
+    refusal,
     rollback,
 )
 from airflow_provider_mlops.promotion.registry import ModelVersion, Registry
@@ -20,6 +21,7 @@ __all__ = [
     "Registry",
     "check_run",
     "promote",
+    "refusal",
     "rollback",
     "state",
 ]

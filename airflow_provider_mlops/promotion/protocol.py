@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     _Choice = tuple[str, list[tuple[str, str]]]  # the version to move to, and what that overrides: what, and why
 
-__all__ = ["ForeignChange", "Promotion", "PromotionRequest", "check_run", "promote", "rollback"]
+__all__ = ["ForeignChange", "Promotion", "PromotionRequest", "check_run", "promote", "refusal", "rollback"]
 
 ForeignChange = Literal["fail", "adopt", "restore"]
 """What to do when the alias was moved from outside: refuse; accept it as the champion; or set it back first."""
@@ -241,6 +241,19 @@ def check_run(known: PromotionState, version: ModelVersion) -> None:
         )
 
 
+def refusal(entries: Sequence[Entry], candidate: ModelVersion, alias: str = "champion") -> str | None:
+    """
+    Return what speaks against letting a version serve that *alias* does not point at, in words.
+
+    That is what the gate, or a person, has said last. ``None``: nobody said anything, or it was behind *alias* before
+    and not rolled back from.
+    """
+    decisions = _decisions(entries, candidate)
+    if not decisions or candidate.version in state(entries).healthy(alias):
+        return None
+    return _said_against(decisions[-1], entries, candidate)
+
+
 def _unchanged(model: str, alias: str, version: str, folded: PromotionState) -> Promotion:
     last = folded.last_move(alias)
     previous = last.previous if last and last.version == version else None
@@ -252,15 +265,7 @@ def _judge(
 ) -> tuple[str | None, str | None]:
     """Return the digest of the gate decision and what speaks against promoting on it (only when it is overridden)."""
     what = f"{request.model} version {request.version}"
-    decisions = [
-        entry
-        for entry in entries
-        if entry.record.kind == kinds.GATE_DECIDED
-        and (
-            entry.record.payload.get("version") == request.version
-            or (candidate.run_id is not None and entry.record.payload.get("run_id") == candidate.run_id)
-        )
-    ]
+    decisions = _decisions(entries, candidate)
     recorded = decisions[-1].record.payload if decisions else None
     if recorded is not None and (lacks := [key for key in _OF_A_DECISION if key not in recorded]):
         raise DataError(
@@ -272,8 +277,8 @@ def _judge(
     if recorded is None:
         if claimed != "passed":
             objection = f"no gate decision that passed was given (verdict: {claimed!r}), and the journal holds none."
-    elif recorded["verdict"] != "passed":
-        objection = f"the gate said {recorded['verdict']} ({recorded['reason']}). {recorded['sentence']}"
+    elif said := _said_against(decisions[-1], entries, candidate):
+        objection = said
     elif claimed not in (None, "passed") or digest not in (None, recorded["digest"]):
         objection = (
             f"the evidence given (verdict {claimed!r}, digest {digest!r}) is not the journal's last decision on it "
@@ -283,8 +288,6 @@ def _judge(
         objection = (
             f"the gate judged another model of its run, {recorded['model_uri']}; this one is {candidate.source}."
         )
-    elif said_no := _rejection(request.version, entries, after=decisions[-1].sequence):
-        objection = f"a person said no to it: {said_no}"
     elif recorded["champion"] != request.expected_champion:
         objection = f"it was judged against champion {recorded['champion']}, not {request.expected_champion}."
         if request.unsafe_override is None:
@@ -302,16 +305,32 @@ def _is_other_model(judged: str | None, source: str) -> bool:
     return judged != source and all((uri or "").startswith("models:/m-") for uri in (judged, source))
 
 
-def _rejection(version: str, entries: Sequence[Entry], *, after: int) -> str | None:
-    """Return the last answer about *version* since the entry *after*, in words, when it is a no."""
+def _decisions(entries: Sequence[Entry], candidate: ModelVersion) -> list[Entry]:
+    """Return the gate's decisions on a version, or on the run that made it."""
+    found = [entry for entry in entries if entry.record.kind == kinds.GATE_DECIDED]
+    return [
+        entry
+        for entry in found
+        if entry.record.payload.get("version") == candidate.version
+        or (candidate.run_id is not None and entry.record.payload.get("run_id") == candidate.run_id)
+    ]
+
+
+def _said_against(decision: Entry, entries: Sequence[Entry], candidate: ModelVersion) -> str | None:
+    """Return what the gate in its last *decision*, or a person since then, has said against a version."""
+    told = decision.record.payload
+    if told["verdict"] != "passed":
+        return f"the gate said {told['verdict']} ({told['reason']}). {told['sentence']}"
     answers = [
         entry.record
         for entry in entries
-        if entry.sequence > after
+        if entry.sequence > decision.sequence
         and entry.record.kind == kinds.APPROVAL_ANSWERED
-        and entry.record.payload.get("version") == version
+        and entry.record.payload.get("version") == candidate.version
     ]
-    return tell(answers[-1]) if answers and answers[-1].payload.get("approved") is not True else None
+    if answers and answers[-1].payload.get("approved") is not True:
+        return f"a person said no to it: {tell(answers[-1])}"
+    return None
 
 
 def _check_order(request: PromotionRequest, now: PromotionState) -> list[tuple[str, str]]:

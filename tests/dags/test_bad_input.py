@@ -26,7 +26,14 @@ from services_mlflow import basic, held_port, locked_door
 
 from airflow_provider_mlops.adapters.jobs.subprocess import ProcessBackend
 from airflow_provider_mlops.adapters.journal.sql import SqlJournal
-from airflow_provider_mlops.errors import ConfigError, DataError, JobFailedError, PromotionConflictError, ServiceError
+from airflow_provider_mlops.errors import (
+    ConfigError,
+    DataError,
+    GateRefused,
+    JobFailedError,
+    PromotionConflictError,
+    ServiceError,
+)
 from airflow_provider_mlops.hooks.jobs import run_job
 from airflow_provider_mlops.hooks.journal import JournalHook, record_once
 from airflow_provider_mlops.hooks.mlflow import MlflowHook
@@ -510,6 +517,29 @@ def test_a_version_that_was_made_champion_by_hand_can_be_rolled_back_from(connec
         RollbackModelOperator(**back).execute(context(case, "back"))
     done = RollbackModelOperator(**back, on_foreign_change="adopt").execute(context(case, "back"))
     assert (done["version"], done["previous"], registry.version_of(case, alias="champion")) == ("1", "2", "1")
+
+
+def test_a_version_that_was_refused_serves_only_by_an_override(connection, storage, trained):
+    case, stream = "bad_refused", model_stream("bad_refused")
+    RegisterModelOperator(task_id="register", model=case, run_id=trained["run_id"]).execute(context(case))
+    no = {"verdict": "refused", "reason": "not_better", "sentence": "No gain.", "digest": "d", "champion": None}
+    told = payloads.gate_decided(**no, run_id=trained["run_id"])
+    append_next(JournalHook().journal, stream, Record("gate.decided", datetime.now(UTC), "me", told))
+    # A plan that cannot be tells that a deployment has begun.
+    deploy = {"task_id": "deploy", "model": case, "version": "1", "plan": {"strategy": "none"}}
+
+    def begins(**arguments):
+        with pytest.raises(ConfigError, match="strategy"):
+            DeployToLocalOperator(**deploy, **arguments).execute(context(case, "deploy"))
+
+    with pytest.raises(GateRefused, match=r"bad_refused version 1 is not deployed: the gate said refused \(not_better"):
+        DeployToLocalOperator(**deploy).execute(context(case, "deploy"))
+    begins(unsafe_override="a trial")
+    begins(unsafe_override="a trial")
+    used = [e.record.payload for e in JournalHook().journal.read(stream) if e.record.kind == "override.used"]
+    assert [(payload["why"], payload["version"]) for payload in used] == [("a trial", "1")]
+    MlflowHook().registry.set_alias(case, alias="champion", version="1")
+    begins()  # what the alias points at is meant to serve
 
 
 def test_a_version_is_judged_in_the_name_of_its_own_run_only(connection, storage, rows, trained):
