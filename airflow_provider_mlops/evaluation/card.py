@@ -247,7 +247,7 @@ def _drivers(importance: Importance | None) -> Iterator[Block]:
 
 
 def _limits(facts: CardFacts) -> Iterator[str]:
-    yield from _limits_of_the_judgement(facts)
+    yield from _limits_of_the_judgment(facts)
     importance = facts.importance
     if importance is None:
         yield "What drives the model was not measured."
@@ -271,7 +271,7 @@ def _limits(facts: CardFacts) -> Iterator[str]:
         yield "No Git commit is known: the code is identified by its digest only."
 
 
-def _limits_of_the_judgement(facts: CardFacts) -> Iterator[str]:
+def _limits_of_the_judgment(facts: CardFacts) -> Iterator[str]:
     gate = facts.gate
     if gate is None:
         yield "No gate has judged this version."

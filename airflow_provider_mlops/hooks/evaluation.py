@@ -37,7 +37,7 @@ __all__ = [
     "GATE_PATH",
     "IMPORTANCE_PATH",
     "Evaluation",
-    "Judgement",
+    "Judgment",
     "check_candidate",
     "evaluate",
     "importance_of",
@@ -83,7 +83,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Judgment:
     """
     What came of it.
 
@@ -167,7 +167,7 @@ def score(evaluation: Evaluation, context: Context, log: Log) -> Path:
     return output
 
 
-def evaluate(evaluation: Evaluation, context: Context, log: Log) -> Judgement:
+def evaluate(evaluation: Evaluation, context: Context, log: Log) -> Judgment:
     """
     Score both models, look for leaks between training and evaluation rows, and return the gate's decision.
 
@@ -228,7 +228,7 @@ def evaluate(evaluation: Evaluation, context: Context, log: Log) -> Judgement:
     tracking.log_text(evaluation.run_id, json.dumps(judged, indent=2), EVALUATION_PATH)
     if "importance" in summary:
         tracking.log_text(evaluation.run_id, json.dumps(summary["importance"], indent=2), IMPORTANCE_PATH)
-    return Judgement(decision, output, rows_digest, before)
+    return Judgment(decision, output, rows_digest, before)
 
 
 def _measurements(candidate: Mapping[str, Any]) -> dict[str, float]:

@@ -30,7 +30,7 @@ class JobPhase(StrEnum):
     SUCCEEDED = "succeeded"
     """Its code ended with exit code 0."""
     FAILED = "failed"
-    """Its code ended with another exit code, could not be started, or was cancelled."""
+    """Its code ended with another exit code, could not be started, or was canceled."""
     TIMED_OUT = "timed_out"
     """It ran longer than it was allowed to, and was ended."""
     LOST = "lost"

@@ -51,7 +51,7 @@ def _drift_checked(payload: Mapping[str, Any]) -> str:
     columns = f" Moved most: {', '.join(payload['columns'][:5])}." if payload["columns"] else ""
     performance = [
         f" {name.capitalize()} performance: {payload[f'{name}_performance']}."
-        for name in ("estimated", "realised")
+        for name in ("estimated", "realized")
         if payload[f"{name}_performance"] != "unknown"
     ]
     return (

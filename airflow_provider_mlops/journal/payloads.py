@@ -49,7 +49,7 @@ def drift_checked(
     variation: str = "known",
     prediction_drift: bool | None = None,
     estimated_performance: Performance = "unknown",
-    realised_performance: Performance = "unknown",
+    realized_performance: Performance = "unknown",
     report_uri: str | None = None,
     numbers: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def drift_checked(
     :param variation: ``unknown`` when the natural variation could not be estimated; such drift never starts training.
     :param prediction_drift: whether the predictions' distribution moved; ``None`` when it was not looked at.
     :param estimated_performance: without labels.
-    :param realised_performance: with labels.
+    :param realized_performance: with labels.
     """
     return {
         "window": window,
@@ -73,7 +73,7 @@ def drift_checked(
         "variation": variation,
         "prediction_drift": prediction_drift,
         "estimated_performance": estimated_performance,
-        "realised_performance": realised_performance,
+        "realized_performance": realized_performance,
         "report_uri": report_uri,
         "numbers": dict(numbers or {}),
     }
@@ -193,7 +193,7 @@ def model_registered(
 def model_smoke_tested(
     *, version: str, passed: bool, reason: str, sentence: str, numbers: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return the payload of ``model.smoke_tested``: the exact artefact was started and probed."""
+    """Return the payload of ``model.smoke_tested``: the exact artifact was started and probed."""
     return {
         "version": version,
         "passed": passed,

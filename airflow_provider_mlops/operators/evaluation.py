@@ -145,7 +145,7 @@ class EvaluateModelOperator(MlopsOperator):
         anchored = non_inferiority and champion is not None
         stream = model_stream(self.model)
         anchor = find_anchor(read_intact(JournalHook().journal, stream), self.champion_alias) if anchored else None
-        judgement = evaluate(
+        judgment = evaluate(
             Evaluation(
                 model=self.model,
                 run_id=self.run_id,
@@ -171,9 +171,9 @@ class EvaluateModelOperator(MlopsOperator):
             context,
             self.log,
         )
-        decision = judgement.decision
+        decision = judgment.decision
         self._tell(decision, champion)
-        if reused := warning(judgement.judged_before, alpha=GatePolicy().alpha):
+        if reused := warning(judgment.judged_before, alpha=GatePolicy().alpha):
             self.log.warning("  %s", reused)
         tracking.log_text(self.run_id, json.dumps(decision.to_dict(), indent=2), GATE_PATH)
         tracking.log(self.run_id, tags={"mlops.gate": decision.verdict.value, "mlops.gate_digest": decision.digest})
@@ -185,8 +185,8 @@ class EvaluateModelOperator(MlopsOperator):
             run_id=self.run_id,
             champion=champion,
             model_uri=self.model_uri,
-            rows_digest=judgement.rows_digest,
-            judged_before=judgement.judged_before,
+            rows_digest=judgment.rows_digest,
+            judged_before=judgment.judged_before,
             numbers={
                 "rows": decision.rows,
                 "rows_needed": decision.rows_needed,
@@ -213,8 +213,8 @@ class EvaluateModelOperator(MlopsOperator):
             "champion": champion,
             "run_id": self.run_id,
             "experiment_id": tracking.run(self.run_id).experiment_id,
-            "predictions_uri": str(judgement.predictions),
-            "judged_before": judgement.judged_before,
+            "predictions_uri": str(judgment.predictions),
+            "judged_before": judgment.judged_before,
             "rules": [outcome.sentence for outcome in decision.rules][:_LISTED],
         }
         if not decision.passed:

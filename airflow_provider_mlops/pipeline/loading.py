@@ -135,7 +135,7 @@ def _read(path: Path, *, shown: str, layer: str) -> Node:
         with path.open("rb") as stream:
             data = stream.read(document.MAX_BYTES + 1)
     except FileNotFoundError:
-        near = did_you_mean(path.name, _neighbours(path))
+        near = did_you_mean(path.name, _neighbors(path))
         raise ConfigError(f"{shown}: there is no such file.{near}") from None
     except OSError as error:
         raise ConfigError(f"{shown}: cannot be read: {error.strerror}.") from None
@@ -146,7 +146,7 @@ def _read(path: Path, *, shown: str, layer: str) -> Node:
         raise ConfigError("\n".join(f"{shown}:{line}: {message}" for line, message in lines)) from None
 
 
-def _neighbours(path: Path) -> list[str]:
+def _neighbors(path: Path) -> list[str]:
     try:
         return [item.name for item in path.parent.iterdir() if item.suffix in (".yaml", ".yml")]
     except OSError:

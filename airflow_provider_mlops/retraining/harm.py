@@ -1,7 +1,7 @@
 """
 Drift is not harm: what one judged window calls for.
 
-| input drift | predictions moved | estimated | realised | action |
+| input drift | predictions moved | estimated | realized | action |
 |---|---|---|---|---|
 | bad_data | any | any | any | quarantine |
 | any | any | any | drop, while a deployment bakes | roll back |
@@ -64,23 +64,23 @@ _DRIFT_ONLY = Harm(Action.EXPLAIN, "drift_only", "The inputs moved; no drop of p
 _NO_HARM = Harm(Action.NONE, "no_harm", "Nothing moved by more than is tolerated.")
 
 
-def judge(verdict: str, *, prediction_drift: bool | None, estimated: str, realised: str, baking: bool) -> Harm:
+def judge(verdict: str, *, prediction_drift: bool | None, estimated: str, realized: str, baking: bool) -> Harm:
     """
     Return what a window calls for, see the table of this module.
 
     :param verdict: of the input: ``drift`` | ``no_drift`` | ``insufficient`` | ``bad_data`` | ``no_data``.
     :param prediction_drift: whether the predictions moved; ``None`` when nobody looked.
     :param estimated: performance without labels: ``ok`` | ``drop`` | ``unknown``.
-    :param realised: performance with labels: ``ok`` | ``drop`` | ``unknown``.
+    :param realized: performance with labels: ``ok`` | ``drop`` | ``unknown``.
     :param baking: a deployment of this model is under way.
     """
     moved = verdict == "drift" or bool(prediction_drift)
     table = (
         (verdict == "bad_data", _BAD_DATA),
-        (realised == "drop" and baking, _ROLL_BACK),
-        (realised == "drop" and verdict == "no_drift" and estimated == "ok" and not moved, _CONCEPT),
-        (realised == "drop", _DROP),
-        (estimated == "drop" and realised == "unknown", _ESTIMATED),
+        (realized == "drop" and baking, _ROLL_BACK),
+        (realized == "drop" and verdict == "no_drift" and estimated == "ok" and not moved, _CONCEPT),
+        (realized == "drop", _DROP),
+        (estimated == "drop" and realized == "unknown", _ESTIMATED),
         (estimated == "drop", _ESTIMATE_WRONG),
         (bool(prediction_drift), _PREDICTIONS),
         (verdict == "drift", _DRIFT_ONLY),

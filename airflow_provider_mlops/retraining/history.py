@@ -64,7 +64,7 @@ class Check:
     variation: str
     prediction_drift: bool | None
     estimated: str
-    realised: str
+    realized: str
     baking: bool
 
 
@@ -202,7 +202,7 @@ class _Book:
             variation=payload["variation"],
             prediction_drift=payload["prediction_drift"],
             estimated=payload["estimated_performance"],
-            realised=payload["realised_performance"],
+            realized=payload["realized_performance"],
             baking=bool(self.deploying),
         )
 

@@ -292,7 +292,7 @@ def _monitored(case: _Case) -> RetrainDecision | None:
         return _no_cause(case, latest, harm)
     recent = case.past.checks[-case.policy.of_last :]
     violating = sum(_cause_of(case.policy, check) is not None for check in recent)
-    if violating >= case.policy.violating_windows or latest.realised == "drop":
+    if violating >= case.policy.violating_windows or latest.realized == "drop":
         return None
     return case.answer(
         Verdict.WAIT,
@@ -364,7 +364,7 @@ def _harm(check: Check) -> Harm:
         check.verdict,
         prediction_drift=check.prediction_drift,
         estimated=check.estimated,
-        realised=check.realised,
+        realized=check.realized,
         baking=check.baking,
     )
 

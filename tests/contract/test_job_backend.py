@@ -94,13 +94,13 @@ def test_submitting_a_job_that_runs_leaves_it_alone(place):
     settled(place, "busy")
 
 
-def test_a_cancelled_job_has_failed_and_says_so(place):
+def test_a_canceled_job_has_failed_and_says_so(place):
     place.submit(JobSpec("stop", place.lasts("working")))
     place.cancel("stop")
     place.cancel("stop")
     status = settled(place, "stop")
     assert status.phase is JobPhase.FAILED
-    assert status.reason == "It was cancelled."
+    assert status.reason == "It was canceled."
 
 
 def test_cancelling_what_has_ended_changes_nothing(place):

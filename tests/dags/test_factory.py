@@ -460,7 +460,7 @@ def test_the_configuration_chooses_the_target(write, monkeypatch):
     assert dags["train"].get_task("training.decide").cooldown == "9d"
 
 
-def test_a_target_that_is_not_there_is_named_with_its_neighbours(write, monkeypatch):
+def test_a_target_that_is_not_there_is_named_with_its_neighbors(write, monkeypatch):
     stub = write(targets=TARGETS)
     monkeypatch.setenv("AIRFLOW__MLOPS__TARGET", "prd")
     with pytest.raises(ConfigError, match=r"'prd'.*Did you mean 'prod'"):

@@ -249,7 +249,7 @@ def test_a_task_that_took_too_long_ends_with_that_error():
 # Judging
 
 
-def test_a_judgement_that_is_killed_at_any_step_is_one_decision(world, trained):
+def test_a_judgment_that_is_killed_at_any_step_is_one_decision(world, trained):
     def judge(case, **more):
         arguments = {
             "model": case,

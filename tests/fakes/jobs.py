@@ -1,7 +1,7 @@
 """
 A job backend in memory, held to the same contract as the real ones.
 
-A job's command is ``(text, exit code)`` and ends at once, or ``(text, "forever")``, which runs until it is cancelled,
+A job's command is ``(text, exit code)`` and ends at once, or ``(text, "forever")``, which runs until it is canceled,
 or until a test says how it ended: ``end("name", JobPhase.LOST)``.
 """
 
@@ -38,7 +38,7 @@ class MemoryJobs:
 
     def cancel(self, name: str) -> None:
         if self.status(name).phase is JobPhase.RUNNING:
-            self.end(name, JobPhase.FAILED, None, "It was cancelled.")
+            self.end(name, JobPhase.FAILED, None, "It was canceled.")
 
     def kill(self, name: str) -> None:
         if self.status(name).phase is JobPhase.RUNNING:

@@ -311,7 +311,7 @@ def test_a_statement_that_runs_too_long_is_stopped(tmp_path, file, name):
         engine.window(DataRef(query=endless, conn_id="w"), layout=layout)
 
 
-def test_a_column_that_is_not_there_is_named_with_its_neighbours(engine):
+def test_a_column_that_is_not_there_is_named_with_its_neighbors(engine):
     with pytest.raises(DataError, match=r"Column 'wrod' is not in Table 't'. Did you mean 'word'"):
         engine.reference(ref(columns=("wrod",)))
 

@@ -295,7 +295,7 @@ def test_a_timestamp_column_that_holds_no_time_is_named(tmp_path, name):
 # What cannot be read
 
 
-def test_a_path_that_is_not_there_shows_its_neighbours(tmp_path):
+def test_a_path_that_is_not_there_shows_its_neighbors(tmp_path):
     write(TABLE, tmp_path / "rain.parquet")
     with pytest.raises(DataError, match=r"rian\.parquet' is no file and no folder\. Did you mean '.*rain\.parquet'\?"):
         schema(str(tmp_path / "rian.parquet"))
@@ -345,7 +345,7 @@ def test_what_cannot_be_read_is_our_error(tmp_path, path, message, function):
 
 
 @pytest.mark.parametrize("name", ["t.parquet", "t.csv", "t.arrow"])
-def test_an_unknown_column_shows_its_neighbours(tmp_path, name):
+def test_an_unknown_column_shows_its_neighbors(tmp_path, name):
     with pytest.raises(DataError, match=r"Column 'nn' is not in .*Did you mean 'n'\? It has 4 columns: n, x, c, at"):
         list(scan(write(TABLE, tmp_path / name), columns=["nn"]))
 

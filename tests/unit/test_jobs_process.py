@@ -210,7 +210,7 @@ def test_a_job_may_end_itself_in_its_grace(tmp_path):
     backend.submit(JobSpec("polite", python(code)))
     until(lambda: "ready" in backend.logs("polite")[0])
     backend.cancel("polite")
-    assert settled(backend, "polite").reason == "It was cancelled."
+    assert settled(backend, "polite").reason == "It was canceled."
     assert "saved" in backend.logs("polite")[0]
 
 

@@ -29,9 +29,9 @@ SENTENCES = [
             reason="shift",
             sentence="2 of 9 columns moved.",
             columns=["rain", "wind"],
-            realised_performance="ok",
+            realized_performance="ok",
         ),
-        "window w1 was judged drift (shift). 2 of 9 columns moved. Moved most: rain, wind. Realised performance: ok.",
+        "window w1 was judged drift (shift). 2 of 9 columns moved. Moved most: rain, wind. Realized performance: ok.",
     ),
     (
         kinds.DATA_QUARANTINED,
@@ -253,7 +253,7 @@ def test_an_empty_journal_exports(name):
     assert export([], name)
 
 
-def test_an_unknown_format_is_named_with_its_neighbours():
+def test_an_unknown_format_is_named_with_its_neighbors():
     with pytest.raises(
         ConfigError, match=r"'jsn' is no format of an export; use json, csv, html\. Did you mean 'json'"
     ):

@@ -32,7 +32,7 @@ HOUR = timedelta(hours=1)
 EVERYTHING = ("schedule", "new_data", "drift", "performance_drop")
 
 HARM = [
-    # input, predictions, estimated, realised, baking -> action, reason
+    # input, predictions, estimated, realized, baking -> action, reason
     ("no_drift", False, "ok", "ok", False, "none", "no_harm"),
     ("no_drift", None, "unknown", "unknown", False, "none", "no_harm"),
     ("insufficient", None, "unknown", "unknown", False, "none", "insufficient"),
@@ -54,9 +54,9 @@ HARM = [
 ]
 
 
-@pytest.mark.parametrize(("verdict", "moved", "estimated", "realised", "baking", "action", "reason"), HARM)
-def test_drift_is_not_harm(verdict, moved, estimated, realised, baking, action, reason):
-    harm = judge(verdict, prediction_drift=moved, estimated=estimated, realised=realised, baking=baking)
+@pytest.mark.parametrize(("verdict", "moved", "estimated", "realized", "baking", "action", "reason"), HARM)
+def test_drift_is_not_harm(verdict, moved, estimated, realized, baking, action, reason):
+    harm = judge(verdict, prediction_drift=moved, estimated=estimated, realized=realized, baking=baking)
     assert (harm.action, harm.reason) == (Action(action), reason)
     assert harm.sentence.endswith(".")
 
@@ -148,7 +148,7 @@ class Story:
 
 
 DRIFT = {"verdict": "drift"}
-LABELS = {"realised_performance": "drop"}
+LABELS = {"realized_performance": "drop"}
 ESTIMATE = {"estimated_performance": "drop"}
 
 DECISIONS = [
@@ -602,7 +602,7 @@ def test_whatever_happens_no_training_breaks_the_policy(events, budget, cooldown
             running["end"], running["how"] = running["begin"] + 5 * DAY, "lost"
             running = None
         if name == "check":
-            story.check(values[0], realised_performance=values[1])
+            story.check(values[0], realized_performance=values[1])
         elif name == "wait":
             story.wait(values[0] * HOUR)
         elif name == "start" and running:

@@ -192,7 +192,7 @@ class _Writer:
             f"WHEN x IS NULL THEN {_NULL} {nan}WHEN x = -{d.infinity} THEN {_NEGATIVE} "
             f"WHEN x = {d.infinity} THEN {_POSITIVE} ELSE {self._bin(edges.tolist())}"
         )
-        shifted = f"CASE WHEN ABS(x) < {d.number(_LARGEST)} THEN x - ({d.number(_centre(edges))}) END"
+        shifted = f"CASE WHEN ABS(x) < {d.number(_LARGEST)} THEN x - ({d.number(_center(edges))}) END"
         square = f"CASE WHEN ABS(d) > {d.number(_SMALLEST)} THEN d * d ELSE 0E0 END"
         return (
             f"SELECT {number}, {self._b}, k, NULL, COUNT(*), NULL, NULL, MIN(x), MAX(x), "
@@ -275,7 +275,7 @@ class _Writer:
         )
 
 
-def _centre(edges: Edges) -> float:
+def _center(edges: Edges) -> float:
     """Return a number in the middle of the data, from which deviations are summed."""
     middle = float(edges[edges.size // 2]) if edges.size else 0.0
     return middle if abs(middle) < _LARGEST else 0.0
@@ -363,7 +363,7 @@ def _column(
 
 
 def _numbers(empty: NumberCounts, rows: Iterable[Sequence[Any]], place: Mapping[int, int]) -> NumberCounts:
-    counts, blocks, centre = empty.counts, empty.blocks, _centre(empty.edges)
+    counts, blocks, center = empty.counts, empty.blocks, _center(empty.edges)
     apart = {_NAN: 0, _NEGATIVE: 0, _POSITIVE: 0}
     lows, highs, moments = [], [], (0, math.nan, math.nan)
     for _, block, code, _, found, _, _, low, high, first, second in rows:
@@ -381,7 +381,7 @@ def _numbers(empty: NumberCounts, rows: Iterable[Sequence[Any]], place: Mapping[
             highs.append(float(high))
             mean = math.nan if first is None else float(first) / count
             m2 = math.nan if first is None else max(0.0, float(second) - mean * float(first))
-            moments = (moments[0] + count, *merge_moments(moments, (count, centre + mean, m2)))
+            moments = (moments[0] + count, *merge_moments(moments, (count, center + mean, m2)))
     result = replace(
         empty,
         counts=counts,

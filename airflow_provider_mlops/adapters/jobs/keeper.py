@@ -68,7 +68,7 @@ def keep_job() -> int:
         if phase == "running":  # the submitter is gone: leave no outcome
             kill_all(job)
             return 0
-        if phase in {"timed_out", "cancelled"}:
+        if phase in {"timed_out", "canceled"}:
             log.write(f"{reason} It is being ended.\n".encode())
             end(job, keep, grace)
         kill_all(job)  # what the job has left behind in the background
@@ -76,19 +76,19 @@ def keep_job() -> int:
         if phase == "ended":
             phase = "failed" if code else "succeeded"
             reason = explain(code) if code else ""
-        finish(folder, "failed" if phase == "cancelled" else phase, code, reason)
+        finish(folder, "failed" if phase == "canceled" else phase, code, reason)
     return 0
 
 
 def watch(job: subprocess.Popen[bytes], folder: Path, keep: int, run_timeout: float) -> tuple[str, str]:
-    """Wait until the job ends, is cancelled, runs too long or loses its submitter; return which, and a sentence."""
+    """Wait until the job ends, is canceled, runs too long or loses its submitter; return which, and a sentence."""
     deadline = time.monotonic() + run_timeout
     while job.poll() is None:
         reap(job)
         if submitter_is_gone(keep, POLL_SECONDS):
             return ("ended", "") if job.poll() is not None else ("running", "")
         if (folder / "cancel").exists():
-            return "cancelled", "It was cancelled."
+            return "canceled", "It was canceled."
         if time.monotonic() >= deadline:
             return "timed_out", f"It ran longer than its run_timeout of {run_timeout:g} s."
     return "ended", ""

@@ -67,7 +67,7 @@ class ProcessBackend:
     ends, and its own two environments, nothing else: no setting and no secret of the worker.
 
     :param root: folder for the state of all jobs. It is made when missing, readable by its owner only.
-    :param grace: how long a job that ran too long or was cancelled may take to end after SIGTERM, before SIGKILL.
+    :param grace: how long a job that ran too long or was canceled may take to end after SIGTERM, before SIGKILL.
     """
 
     def __init__(self, root: Path, *, grace: timedelta | None = None) -> None:
