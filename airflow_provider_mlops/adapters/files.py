@@ -191,10 +191,10 @@ def _local_files(path: str) -> list[str]:
         inside = (file.relative_to(here) for file in here.rglob("*") if file.is_file())
         return [str(here / name) for name in inside if all(map(_is_data, name.parts))]
     try:
-        near = [str(file) for file in here.parent.iterdir()]
+        near = [file.name for file in here.parent.iterdir()]
     except OSError:
         near = []
-    raise DataError(f"{path!r} is no file and no folder.{did_you_mean(path, near)} Check the path of the data.")
+    raise DataError(f"{path!r} is no file and no folder.{did_you_mean(here.name, near)} Check the path of the data.")
 
 
 def _remote_files(path: str) -> tuple[list[str], Any]:

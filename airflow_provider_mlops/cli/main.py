@@ -62,13 +62,13 @@ def execute(function: str, arguments: argparse.Namespace) -> int:
         return _INTERRUPTED
     except MlopsError as error:
         lines = str(error).splitlines()
+        if type(error.__cause__).__name__ == "AirflowNotFoundException":  # by name: most commands do without Airflow
+            lines.append(
+                "Outside of a task connections are looked for in the environment (AIRFLOW_CONN_...) and the secrets "
+                "backend, not in Airflow's database."
+            )
     except OSError as error:
         lines = [f"{error.filename}: {error.strerror}." if error.filename else str(error)]
-    except Exception as error:
-        if type(error).__name__ != "AirflowNotFoundException":  # by name: most commands do without Airflow
-            raise
-        where = "the environment (AIRFLOW_CONN_...) and the secrets backend, not Airflow's database"
-        lines = [f"{error}. Outside of a task these are asked for connections: {where}."]
     else:
         return code
     for line in lines:

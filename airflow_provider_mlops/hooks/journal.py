@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseHook, conf
 
 from airflow_provider_mlops.errors import ConfigError
-from airflow_provider_mlops.hooks.settings import SECTION, require_local_executor, storage
+from airflow_provider_mlops.hooks.settings import SECTION, named_connection, require_local_executor, storage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,7 +37,9 @@ class JournalHook(BaseHook):
 
         conn_id = conf.get(SECTION, "journal_conn_id", fallback="")
         if conn_id:
-            return SqlJournal(self.get_connection(conn_id).get_uri())
+            with named_connection(conn_id, "Postgres or another SQL database"):
+                connection = self.get_connection(conn_id)
+            return SqlJournal(connection.get_uri())
         try:
             require_local_executor("The default journal, a SQLite file,")
         except ConfigError as error:

@@ -10,6 +10,7 @@ from airflow.sdk import BaseHook
 
 from airflow_provider_mlops.adapters.mlflow import MlflowAddress, MlflowRegistry, MlflowTracking
 from airflow_provider_mlops.errors import MlopsError
+from airflow_provider_mlops.hooks.settings import named_connection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,13 +46,15 @@ class MlflowHook(BaseHook):
 
     @cached_property
     def address(self) -> MlflowAddress:
-        """Where MLflow is, with the credentials. :raises ConfigError: the connection does not say it."""
-        connection = self.get_connection(self.mlflow_conn_id)
+        """Where MLflow is, with the credentials. :raises MlopsError: there is no connection, or it does not say it."""
+        with named_connection(self.mlflow_conn_id, "MLflow"):
+            connection = self.get_connection(self.mlflow_conn_id)
         return _address(connection, connection.extra_dejson)
 
     async def aget_address(self) -> MlflowAddress:
         """Return `address`, without blocking the event loop: for triggers."""
-        connection = await self.aget_connection(self.mlflow_conn_id)
+        with named_connection(self.mlflow_conn_id, "MLflow"):
+            connection = await self.aget_connection(self.mlflow_conn_id)
         # `extra_dejson` talks to the supervisor of the process, which blocks.
         return _address(connection, json.loads(connection.extra or "{}"))
 

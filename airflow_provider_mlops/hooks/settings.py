@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from airflow.sdk import conf, get_current_context
+from airflow.sdk.exceptions import AirflowNotFoundException
 
-from airflow_provider_mlops.errors import ConfigError
+from airflow_provider_mlops.errors import ConfigError, NotFoundError
 
-__all__ = ["SECTION", "require_local_executor", "storage", "target"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["SECTION", "named_connection", "require_local_executor", "storage", "target"]
 
 SECTION = "mlops"
 
@@ -32,6 +38,23 @@ def storage() -> Path:
 def target() -> str | None:
     """Return the name of the ``targets:`` entry that pipelines use here, ``[mlops] target``, or ``None``."""
     return conf.get(SECTION, "target", fallback="") or None
+
+
+@contextmanager
+def named_connection(conn_id: str, kind: str) -> Iterator[None]:
+    """
+    Say of a connection of type *kind* that is not there how to make it.
+
+    :raises NotFoundError: no `ConfigError`, since Airflow says the same where it could not ask: a retry may help.
+    """
+    try:
+        yield
+    except AirflowNotFoundException as error:
+        hint = (
+            f"Add one of type {kind} in Airflow (Admin > Connections), or set AIRFLOW_CONN_{conn_id.upper()} in the "
+            "environment."
+        )
+        raise NotFoundError("Connection", conn_id, hint=hint) from error
 
 
 def require_local_executor(what: str) -> None:

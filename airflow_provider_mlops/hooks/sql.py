@@ -10,6 +10,7 @@ from urllib.parse import unquote
 from airflow.sdk import BaseHook
 
 from airflow_provider_mlops.errors import ConfigError
+from airflow_provider_mlops.hooks.settings import named_connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +40,8 @@ def sql_engine(conn_id: str, *, timeout: timedelta | None = None) -> SqlEngine:
     """
     from airflow_provider_mlops.adapters.engines.sql import SqlEngine
 
-    connection = BaseHook.get_connection(conn_id)
+    with named_connection(conn_id, "Postgres or another SQL database"):
+        connection = BaseHook.get_connection(conn_id)
     return SqlEngine(_opener(connection), _dialect(connection), timeout=timeout or _TIMEOUT)
 
 

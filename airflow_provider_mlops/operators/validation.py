@@ -228,7 +228,7 @@ class ValidateDataOperator(MlopsOperator):
         lines = [f"  {violation.code}: {violation.sentence}" for violation in violations[:_LISTED]]
         if len(violations) > _LISTED:
             lines.append(f"  and {len(violations) - _LISTED} more.")
-        text = f"{self.data_uri} breaks {len(violations)} promises:\n" + "\n".join(lines)
+        text = f"{self.data_uri} breaks {len(violations)} promise{'s' * (len(violations) > 1)}:\n" + "\n".join(lines)
         if self.if_invalid == "fail":
             raise DataError(f"{text}\nMend the data, or change the contract or the suite where it is wrong.")
         self.log.warning("%s", text)

@@ -50,4 +50,9 @@ def test_a_group_of_commands_is_a_group(tmp_path, capsys):
 def test_a_connection_that_is_not_there_is_a_line_and_the_exit_code_2(monkeypatch, capsys):
     monkeypatch.setenv("AIRFLOW__MLOPS__JOURNAL_CONN_ID", "no_such_journal")
     assert run(["journal", "why"], ["rain"]) == 2
-    assert "The conn_id `no_such_journal` isn't defined. Outside of a task these are asked" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        "mlops: error: Connection 'no_such_journal' was not found. Add one of type Postgres or another SQL database in "
+        "Airflow (Admin > Connections), or set AIRFLOW_CONN_NO_SUCH_JOURNAL in the environment.\n"
+        "mlops: error: Outside of a task connections are looked for in the environment (AIRFLOW_CONN_...) and the "
+        "secrets backend, not in Airflow's database.\n"
+    )

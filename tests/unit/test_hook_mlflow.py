@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import sys
 import pytest
 
 from airflow_provider_mlops.adapters.mlflow import MlflowAddress, MlflowRegistry, MlflowTracking
-from airflow_provider_mlops.errors import ConfigError
+from airflow_provider_mlops.errors import ConfigError, NotFoundError
 from airflow_provider_mlops.hooks.mlflow import MlflowHook
 
 
@@ -117,6 +118,17 @@ def test_a_connection_that_does_not_answer_says_why(connect):
     assert not works
     assert sentence.startswith("MLflow at http://127.0.0.1:9 cannot be reached: ")
     assert connect(host="").test_connection()[0] is False
+
+
+def test_a_connection_that_is_not_there_is_named_with_how_to_make_it():
+    words = (
+        r"^Connection 'mlflow_defalt' was not found\. Add one of type MLflow in Airflow \(Admin > Connections\), or set "
+        r"AIRFLOW_CONN_MLFLOW_DEFALT in the environment\.$"
+    )
+    with pytest.raises(NotFoundError, match=words):
+        _ = MlflowHook("mlflow_defalt").address
+    with pytest.raises(NotFoundError, match=words):
+        asyncio.run(MlflowHook("mlflow_defalt").aget_address())
 
 
 def test_importing_the_hook_loads_nothing_heavy():
