@@ -52,7 +52,10 @@ def run(arguments: Namespace) -> int:
     file = Path(arguments.file)
     target = arguments.target
     if target is not None and target not in (known := target_names(file)):
-        raise ConfigError(f"{file}: there is no target {target!r}.{did_you_mean(target, known)}")
+        raise ConfigError(
+            f"{file}: there is no target {target!r}.{did_you_mean(target, known)} "
+            f"{'Known: ' + ', '.join(known) if known else 'It has no targets: try it without --target'}."
+        )
     loaded = load(file, target=target)
     told = loaded.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     for assignment in arguments.set or ():

@@ -137,8 +137,13 @@ def _read(path: Path, *, shown: str, layer: str) -> Node:
     except FileNotFoundError:
         near = did_you_mean(path.name, _neighbors(path))
         raise ConfigError(f"{shown}: there is no such file.{near}") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{shown}: is a folder. Name a pipeline file in it.") from None
     except OSError as error:
         raise ConfigError(f"{shown}: cannot be read: {error.strerror}.") from None
+    if path.suffix == ".py":
+        near = did_you_mean(path.with_suffix(".yaml").name, _neighbours(path))
+        raise ConfigError(f"{shown}: is Python, and a pipeline file is YAML.{near}")
     try:
         return document.parse(data, file=shown, layer=layer)
     except DocumentError as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_mlops.cli.main import main
 from airflow_provider_mlops.cli.trial import words
 from airflow_provider_mlops.pipeline import from_dict, load
 
@@ -58,3 +59,17 @@ def test_a_script_above_the_file_moves_the_start_of_relative_paths(tried, tmp_pa
 def test_data_at_a_url_stays_there(tmp_path):
     told = {"data": {"path": "s3://lake/points/", "label": "y"}, "train": {"script": "train.py"}}
     assert words(told, lambda path: path if "://" in path else str(tmp_path / path))[1]["data"] == told["data"]
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        ("", "there is no target 'prd'. It has no targets: try it without --target."),
+        ("targets: {dev: {}, prod: {}}\n", "there is no target 'prd'. Did you mean 'prod'? Known: dev, prod."),
+    ],
+)
+def test_a_target_that_is_not_there_is_told_with_those_that_are(tmp_path, capsys, targets, message):
+    file = tmp_path / "small.yaml"
+    file.write_text(PIPELINE + targets)
+    assert main(["try", str(file), "--target", "prd"]) == 2
+    assert capsys.readouterr().err == f"mlops: error: {file}: {message}\n"

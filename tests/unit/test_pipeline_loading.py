@@ -424,8 +424,17 @@ def test_a_missing_file_is_named_with_its_neighbors(dags):
 
 
 def test_a_folder_is_no_pipeline(dags):
-    with pytest.raises(ConfigError, match=r"^team: cannot be read: Is a directory\.$"):
+    with pytest.raises(ConfigError, match=r"^team: is a folder\. Name a pipeline file in it\.$"):
         load("team")
+
+
+def test_a_stub_is_no_pipeline_and_its_pipeline_is_named(dags):
+    write(dags / "rain.yaml", SMALL)
+    write(dags / "rain.py", "")
+    with pytest.raises(
+        ConfigError, match=r"^rain\.py: is Python, and a pipeline file is YAML\. Did you mean 'rain\.yaml'\?$"
+    ):
+        load("rain.py")
 
 
 def test_reading_a_pipeline_imports_neither_airflow_nor_anything_heavy():
