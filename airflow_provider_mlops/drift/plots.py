@@ -25,7 +25,17 @@ if TYPE_CHECKING:
     Blocks = npt.NDArray[np.int64]
     Floats = npt.NDArray[np.float64]
 
-__all__ = ["Bar", "Share", "category_bars", "category_plot", "number_bars", "number_plot", "percent", "short"]
+__all__ = [
+    "Bar",
+    "Share",
+    "category_bars",
+    "category_plot",
+    "distance_plot",
+    "number_bars",
+    "number_plot",
+    "percent",
+    "short",
+]
 
 MIN_BLOCKS = 6  # as in the check: fewer blocks cannot estimate a variance
 SLOTS = 22  # about how many bins a plot shows
@@ -250,6 +260,41 @@ def category_plot(bars: Sequence[Bar], *, label: str) -> str:
             f'<rect class="h" x="0" y="{i * row}" width="{WIDTH}" height="{row}"><title>{_hover(bar)}</title></rect>'
         )
     return f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
+
+
+def distance_plot(usual: Sequence[float], now: float, chance: float, *, label: str) -> str:
+    """
+    Return the SVG of a column of vectors: how far the current data lies from the reference, on one axis.
+
+    :param usual: the distance of each full time block of the reference from its others; may be empty.
+    :param chance: the distance that rows of the same world have on average.
+    :param label: is read out instead of the plot.
+    """
+    top = max([now, chance, *usual, 1e-9])
+    step = _nice(top)
+    rows = [("reference's time blocks", usual, "r")] * bool(usual) + [("current data", [now], "c")]
+    floor = 36 * len(rows) + 12
+
+    def x(distance: float) -> str:
+        return _coordinate(LEFT + distance / top * (WIDTH - LEFT - RIGHT - 8))
+
+    parts = [f'<path class="k" d="M{x(chance)} 8V{floor}"/>']
+    for y, (name, distances, kind) in zip(range(30, floor, 36), rows, strict=False):
+        marks = "".join(f"M{x(found)} {y - 6}l5 6l-5 6l-5 -6Z" for found in distances)
+        parts.append(
+            f'<text class="n" x="{WIDTH - RIGHT}" y="{y - 13}" text-anchor="end">{name}</text>'
+            f'<path class="g" d="M{LEFT} {y}H{WIDTH - RIGHT}"/>'
+            f'<path class="{kind}" d="{marks}"/>'
+        )
+    ticks = "".join(
+        f'<path class="g" d="M{x(level)} {floor}v4"/>'
+        f'<text class="t" x="{x(level)}" y="{floor + 16}" text-anchor="middle">{short(level)}</text>'
+        for level in (0.0, *_levels(step / 2, top))
+    )
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {floor + 22}" role="img" aria-label="{escape(label)}">{"".join(parts)}'
+        f'<path class="a" d="M{LEFT} {floor}H{WIDTH - RIGHT}"/>{ticks}</svg>'
+    )
 
 
 def percent(share: float) -> str:

@@ -11,12 +11,14 @@ from airflow_provider_mlops.drift.plots import (
     Bar,
     category_bars,
     category_plot,
+    distance_plot,
     number_bars,
     number_plot,
     percent,
     short,
 )
 from airflow_provider_mlops.drift.report_style import CSS, DEFS
+from airflow_provider_mlops.drift.vectors import distances
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -380,7 +382,10 @@ def _known(column: ColumnReport) -> str:
 def _plottable(name: str, reference: DataProfile, current: DataProfile) -> bool:
     """Return whether both sides have a distribution to show."""
     sides = [side.columns[name] for side in (reference, current) if name in side.columns]
-    return len(sides) == 2 and all((side.measures or side.categories is not None) and side.values > 0 for side in sides)
+    return len(sides) == 2 and all(
+        side.vectors.rows > 0 if side.vectors else (side.measures or side.categories is not None) and side.values > 0
+        for side in sides
+    )
 
 
 def _picture(column: ColumnReport, reference: ColumnProfile, current: ColumnProfile, full: Counts) -> str:
@@ -403,6 +408,14 @@ def _picture(column: ColumnReport, reference: ColumnProfile, current: ColumnProf
         )
         plot = category_plot(bars, label=f"{column.name}: shares of rows per value. {words}")
         return f"{plot}{_fresh(reference.categories, current.categories)}{missing}{_numbers(bars)}"
+    if reference.vectors and current.vectors:
+        usual, now, chance = distances(reference.vectors, current.vectors, full)
+        words = f"The mean features of both sides are {short(now)} apart; chance alone makes {short(chance)} (dotted)."
+        if usual:
+            blocks = counted(len(usual), "time block")
+            words += f" Each of the reference's {blocks} is {short(min(usual))} to {short(max(usual))} from the others."
+        plot = distance_plot(usual, now, chance, label=f"{column.name}: distance between mean features. {words}")
+        return f'<p class="aside">Distance between mean features:</p>{plot}<p class=cut>{escape(words)}</p>{missing}'
     return missing
 
 

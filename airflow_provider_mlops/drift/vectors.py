@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from airflow_provider_mlops.drift.counts import within
+from airflow_provider_mlops.drift.statistics import others
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -249,6 +250,21 @@ class VectorCounter:
 
 
 # Statistics
+
+
+def distances(before: VectorCounts, now: VectorCounts, full: Counts) -> tuple[list[float], float, float]:
+    """
+    Return the distances of the mean features that a reader compares.
+
+    :param full: positions of the reference's full time blocks.
+    :returns: of each of these blocks from the others together; of both sides; and the one that chance alone makes of
+        both sides' rows, on average.
+    """
+    means, _ = before.block_means(full)
+    usual = np.sqrt(np.square(means - others(means)).sum(axis=1)).tolist() if len(means) > 1 else []
+    spread = float(np.trace(_pooled(before.moments(), now.moments())))
+    chance = math.sqrt(max(spread, 0.0) * (1 / before.rows + 1 / now.rows))
+    return usual, math.sqrt(float(np.square(before.mean - now.mean).sum())), chance
 
 
 def mmd_p(before: VectorCounts, now: VectorCounts) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from airflow_provider_mlops.drift import vectors
 from airflow_provider_mlops.drift.check import DriftPolicy, Variation, Verdict, check, rows_needed
 from airflow_provider_mlops.drift.layout import choose_layout, without_identifiers
 from airflow_provider_mlops.drift.profile import DataProfile, Family, ProfileBuilder
+from airflow_provider_mlops.drift.report import html
 from airflow_provider_mlops.errors import ConfigError
 
 ORIGIN = datetime(2026, 1, 5, tzinfo=UTC)
@@ -167,3 +168,20 @@ def test_files_of_embeddings_are_compared_and_a_database_says_that_it_cannot(tmp
         database.window(now, layout=reference)
     alone = database.reference(now)
     assert "(embeddings are, in files)" in check(alone, database.window(now, layout=alone)).columns["e"].sentence
+
+
+def test_the_report_shows_how_far_the_vectors_lie_from_the_reference(reference):
+    now = counted(texts(8000, np.random.default_rng(2), shift=0.5), reference)
+    page = html(check(reference, now), reference, now, title="now")
+    assert 'aria-label="e: distance between mean features. The mean features of both sides are 0.' in page
+    assert "current data</text>" in page
+    assert "time blocks</text>" not in page  # it has none
+
+
+def test_the_report_shows_the_distances_of_the_time_blocks():
+    random = np.random.default_rng(7)
+    at = pa.array([ORIGIN + timedelta(days=7 * i / 500) for i in range(8 * 500)])
+    before = counted(texts(8 * 500, random), at=at)
+    page = html(check(before, before), before, before, title="now")
+    assert "time blocks</text>" in page
+    assert "Each of the reference&#x27;s 8 time blocks is 0." in page
