@@ -142,7 +142,7 @@ def _read(path: Path, *, shown: str, layer: str) -> Node:
     except OSError as error:
         raise ConfigError(f"{shown}: cannot be read: {error.strerror}.") from None
     if path.suffix == ".py":
-        near = did_you_mean(path.with_suffix(".yaml").name, _neighbours(path))
+        near = did_you_mean(path.with_suffix(".yaml").name, _neighbors(path))
         raise ConfigError(f"{shown}: is Python, and a pipeline file is YAML.{near}")
     try:
         return document.parse(data, file=shown, layer=layer)
