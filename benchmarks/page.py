@@ -43,12 +43,12 @@ which the bare decode spells out. With both sides from files the reference is re
 The same on ten times the rows: what is fixed weighs less, and the memory is that of one batch, not of a row group. The
 hundred million rows are the file of ten million under ten names.""",
     "drift-trust": """\
-Measured with `--full`. Where others are better: of a change of KS .2 or .3 in one column, among days that depend on each
-other, ours sees 8 to 13 % or 52 to 61 %, and the rules that alarm in quiet weeks as well see all. alibi-detect too keeps
-its .05 among independent rows of like numbers, and sees as much there; with 5,000 rows against 50, with days that depend
-on each other, and at five million rows it alarms without need. Most small windows are `insufficient` by ours, not quiet.
-With six years of rain ours sees 14 of 16 changed years. Both restated rules agree with their packages on 960 columns of
-50 to 5,000 rows, but for one column of whylogs, whose sketches round (alibi-detect 0.13.0, whylogs 1.6.4).""",
+Measured with `--full`. Where others are better: of a change of KS .2 or .3 in one column, among days that depend on
+each other, ours sees 8 to 13 % or 52 to 61 %, and the rules that alarm in quiet weeks as well see all. alibi-detect too
+keeps its .05 among independent rows of like numbers, and sees as much there; with 5,000 rows against 50, with days that
+depend on each other, and at five million rows it alarms without need. Most small windows are `insufficient` by ours,
+not quiet. With six years of rain ours sees 14 of 16 changed years. Both restated rules agree with their packages on 960
+columns of 50 to 5,000 rows, but for one of whylogs, whose sketches round (alibi-detect 0.13.0, whylogs 1.6.4).""",
     "triggerer": """\
 Airflow's FileTrigger only matches names, and does so in the event loop itself; ours reads sizes and times of change in
 a thread, which costs more CPU per listing and blocks less.""",
