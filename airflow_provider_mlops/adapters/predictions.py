@@ -168,5 +168,5 @@ def _array(table: pa.Table, name: str) -> np.ndarray:
     if pa.types.is_decimal(column.type):
         column = column.cast(pa.float64())
     if pa.types.is_integer(column.type) and column.null_count:  # as floats, neighbors above 2**53 would be equal
-        return np.asarray(column.to_pandas(integer_object_nulls=True))
+        return np.array(column.to_pylist(), dtype=object)
     return np.asarray(column.to_numpy())

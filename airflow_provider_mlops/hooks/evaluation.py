@@ -428,7 +428,7 @@ def _features(evaluation: Evaluation, inputs: list[str]) -> tuple[dict[str, np.n
         return {}, np.empty(0)
     table = pa.Table.from_batches(batches)
     values = {name: table[name].cast(pa.float64(), safe=False).to_numpy() for name in numeric}
-    values |= {name: table[name].cast(pa.string()).to_pandas().to_numpy() for name in named}
+    values |= {name: table[name].cast(pa.string()).to_numpy() for name in named}
     return values, table[evaluation.label].to_numpy()
 
 

@@ -49,3 +49,32 @@ def test_every_room_but_the_surface_is_imported_without_airflow_and_mlflow():
     assert {name.split(".")[1] for name in found["imported"]} == set(ROOMS)
     assert len(found["imported"]) > 60
     assert not HEAVY & set(found["core"])
+
+
+NO_PANDAS = """
+import importlib.abc, json, sys
+from pathlib import Path
+
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "pandas":
+            raise ModuleNotFoundError(f"{name} is not installed here", name=name)
+
+sys.meta_path.insert(0, Absent())
+import pyarrow as pa, pyarrow.parquet as pq
+from airflow_provider_mlops.adapters.predictions import read_predictions
+
+file = Path(sys.argv[1])
+pq.write_table(pa.table({"label": [2**53, 2**53 + 1, None], "candidate": [1.0, 2.0, 3.0], "who": ["a", None, "b"]}), file)
+summary = {"label": "label", "keep": ["who"], "models": {"candidate": {"type": "values", "inputs": {}}}}
+file.with_suffix(".json").write_text(json.dumps(summary))
+found = read_predictions(file)
+print(found.label.tolist(), found.slices["who"].tolist())
+"""
+
+
+def test_a_task_reads_what_a_job_has_scored_without_pandas(tmp_path):
+    ended = subprocess.run(
+        [sys.executable, "-c", NO_PANDAS, str(tmp_path / "scores.parquet")], capture_output=True, text=True
+    )
+    assert (ended.stdout, ended.stderr) == ("[9007199254740992, 9007199254740993, None] ['a', None, 'b']\n", "")
