@@ -43,9 +43,20 @@ if TYPE_CHECKING:
 
     from airflow_provider_mlops.serving.router import ModelRouter
 
-__all__ = ["ensure_running", "is_running", "model_folder", "port_of", "read_wanted", "replace_file", "stop", "want"]
+__all__ = [
+    "complaint",
+    "ensure_running",
+    "is_running",
+    "model_folder",
+    "port_of",
+    "read_wanted",
+    "replace_file",
+    "stop",
+    "want",
+]
 
 _log = logging.getLogger(__name__)
+_NO_PORT = "cannot be served at port"
 
 _FORMAT = 1
 _LOOK = 0.2  # seconds between two looks at the files
@@ -192,9 +203,21 @@ def replace_file(file: Path, text: str) -> None:
     draft.replace(file)
 
 
-def _end_of(log: Path) -> str:
+def complaint(root: Path, name: str) -> str | None:
+    """Return why *name* has no port, in the router's words, when that is the last that it said about it."""
+    with contextlib.suppress(FileNotFoundError):
+        for line in reversed(_end_of(root / "router.log", 50_000).splitlines()):
+            said = line[max(0, line.find(f" {name} ")) :].strip()
+            if said.startswith(f"{name} {_NO_PORT}"):
+                return said
+            if said.startswith(f"{name} is served at"):
+                break
+    return None
+
+
+def _end_of(log: Path, size: int = 1000) -> str:
     with log.open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - 1000))
+        file.seek(max(0, file.seek(0, os.SEEK_END) - size))
         return file.read().decode("utf-8", "replace").strip()
 
 
@@ -244,7 +267,14 @@ class _Door:
             listener = listen(port)
         except OSError as error:
             if not self._complained:
-                _log.error("%s cannot be served at port %s: %s", self.router.name, port, error.strerror)
+                _log.error(
+                    "%s %s %s: %s. End what listens there; or remove %s and deploy with another port.",
+                    self.router.name,
+                    _NO_PORT,
+                    port,
+                    error.strerror,
+                    self._folder / "port",
+                )
                 self._complained = True
             return
         self._complained = False

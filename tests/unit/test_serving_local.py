@@ -380,7 +380,14 @@ def test_a_taken_port_is_said_and_tried_again(tmp_path, target, models):
         port = other.getsockname()[1]
         LocalTarget(target._root, port=port).act("sum", ())
         until(lambda: f"cannot be served at port {port}" in (target._root / "router.log").read_text())
+        with pytest.raises(
+            ServiceError,
+            match=rf"^sum cannot be served at port {port}: Address already in use\. End what listens there; or remove "
+            r"/.*/sum/port and deploy with another port\.$",
+        ):
+            target.observe("sum")
     until(lambda: target.observe("sum").counter)
+    assert local.complaint(target._root, "sum") is None
 
 
 def test_a_router_that_cannot_start_says_why(tmp_path):

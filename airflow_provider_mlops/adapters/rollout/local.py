@@ -109,7 +109,8 @@ class LocalTarget:
             arms = {version: _arm(values) for version, values in body["arms"].items()}
         except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ServiceError(
-                f"The router of {name!r} does not answer at {url} ({error!r}). See {self._root / 'router.log'}."
+                local.complaint(self._root, name)
+                or f"The router of {name!r} does not answer at {url} ({error!r}). See {self._root / 'router.log'}."
             ) from error
         return Observation(arms=arms, counter=body["counter"])
 
