@@ -109,6 +109,8 @@ def _profile(file: Path) -> DataProfile:
 def _load(uri: str) -> Any:
     import mlflow
 
+    if hasattr(mlflow, "tracing"):  # MLflow before 2.14 has none
+        mlflow.tracing.disable()  # else MLflow 3.11 makes a SQLite database in this folder, to log traces to
     try:
         return mlflow.pyfunc.load_model(uri)
     except Exception as error:  # a model's own code runs here and may raise anything

@@ -1,6 +1,7 @@
 """The scoring script, run as the job runs it: a process of its own, on models that MLflow saved."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -115,7 +116,10 @@ def run(home, tmp_path, *models, data="data", label="label", keep=("country", "a
     command = [sys.executable, str(SCRIPT), "--data", str(home / data), "--label", label, "--output", str(output)]
     for model in models:
         command += ["--model", model]
-    done = subprocess.run([*command, "--keep", *keep, *more], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}  # a job has one
+    done = subprocess.run(
+        [*command, "--keep", *keep, *more], capture_output=True, text=True, cwd=tmp_path, timeout=120, env=environment
+    )
     return done, output
 
 

@@ -248,6 +248,7 @@ def test_secrets_reach_the_model_and_no_disk_and_the_callers_stay_with_the_calle
     assert not [name for name in names if name.startswith(("AIRFLOW_", "AWS_"))]
     for file in target._root.rglob("*"):
         assert not file.is_file() or b"s3cr3t" not in file.read_bytes()
+        assert file.suffix != ".db", "MLflow made a database to log traces to"
     assert b"s3cr3t" not in " ".join(server(target, "environment").cmdline()).encode()
 
 
@@ -315,7 +316,8 @@ def test_a_request_too_large_is_refused(target, models):
 
 def test_a_request_whose_body_never_ends_is_refused_and_its_connection_closed(tmp_path):
     async def ask(sent):
-        config = uvicorn.Config(ModelRouter("sum", tmp_path, body_seconds=0.3), log_config=None, lifespan="off", port=0)
+        router = ModelRouter("sum", tmp_path, body_seconds=0.3)
+        config = uvicorn.Config(router, log_config=None, lifespan="off", ws="none", port=0)
         server = uvicorn.Server(config)
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
