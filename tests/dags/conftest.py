@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -74,7 +75,10 @@ def run_dag(airflow_database):
             # All of Airflow runs here: its own warnings are not ours to mend.
             warnings.simplefilter("ignore")
             warnings.filterwarnings("error", module=r"airflow_provider_mlops\.")
-            ended = bag.dags[dag_id].test(run_conf=conf)
+            try:
+                ended = bag.dags[dag_id].test(run_conf=conf)
+            finally:  # Airflow 3.2 leaves the DAG's name there, and whatever is parsed later in this process obeys
+                os.environ.pop("_AIRFLOW_PARSING_CONTEXT_DAG_ID", None)
         with create_session() as session:
             rows = list(session.scalars(XComModel.get_many(run_id=ended.run_id, dag_ids=dag_id, key="return_value")))
             results = {_instance(row): XComModel.deserialize_value(row) for row in rows}
