@@ -55,7 +55,9 @@ test: check unit contract dags e2e  ## check and all tests: what CI runs, but fo
 
 .PHONY: test-minimum
 test-minimum: $(MINIMUM)/.ready  ## the same on the oldest versions that pyproject.toml allows, but for e2e
-	$(MINIMUM)/bin/python -m pytest tests/unit tests/contract tests/dags
+	$(MINIMUM)/bin/python -m pytest tests/unit
+	$(MINIMUM)/bin/python -m pytest -n 2 --dist loadfile tests/contract
+	$(MINIMUM)/bin/python -m pytest -n 2 --dist loadfile tests/dags
 
 .PHONY: bench-%
 bench-%: venv  ## one board: make bench-parse writes benchmarks/results/parse.json
