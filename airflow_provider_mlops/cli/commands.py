@@ -64,9 +64,16 @@ COMMANDS: tuple[Command, ...] = (
             argument("name", help="name of the pipeline: 1 to 60 of a-z, 0-9 and _"),
             argument("--data", required=True, metavar="PATH", help="file, folder, glob or URL of the data"),
             argument("--label", required=True, metavar="COLUMN", help="column to predict"),
-            argument("--script", required=True, metavar="FILE", help="Python file that trains the model"),
+            argument(
+                "--script",
+                required=True,
+                metavar="FILE",
+                help="Python file that trains the model, in FOLDER or below it",
+            ),
             argument("--timestamp", metavar="COLUMN", help="column with the event time of a row"),
-            argument("--folder", default=".", help="where to write, inside the DAG folder (default: here)"),
+            argument(
+                "--folder", default=".", metavar="FOLDER", help="where to write, inside the DAG folder (default: here)"
+            ),
         ),
     ),
     Command(
