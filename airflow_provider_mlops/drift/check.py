@@ -74,7 +74,7 @@ class DriftPolicy:
         or the share of rows that moved between categories.
     :param false_alarms_per_30_days: expected number of false alarms that is accepted.
     :param checks_per_30_days: how many windows are checked in that time.
-    :param min_rows: a window with fewer rows is `Verdict.NO_DATA`.
+    :param min_rows: a window with fewer rows, or one that is compared with fewer, is `Verdict.NO_DATA`.
     :param correction: over all tests of a window: ``holm`` bounds the chance of any false alarm, ``bh`` (Benjamini-
         Hochberg) the share of false ones among the columns named.
     :param importance: how much each column matters to the model, any unit >= 0. Columns that together hold under 5 %
@@ -233,7 +233,7 @@ def check(
     """
     Compare *current* with *reference*.
 
-    In this order: a window with fewer than ``policy.min_rows`` rows is ``no_data``; broken promises are ``bad_data``;
+    In this order: fewer than ``policy.min_rows`` rows on either side are ``no_data``; broken promises are ``bad_data``;
     a column that moved makes ``drift``; a column in which a change could have been missed makes ``insufficient``;
     only then ``no_drift``. Segments of the reference are judged alike, each on its own rows; drift in one of them is
     drift of the window, and one that holds too few rows is said to, and changes nothing. All tests of all segments are
@@ -252,7 +252,7 @@ def check(
     if trailing is not None:
         _require_bins(reference, trailing, "trailing window")
     rows = {"reference": reference.rows, "current": current.rows, "needed": None}
-    if current.rows < policy.min_rows or reference.rows == 0:
+    if min(current.rows, reference.rows) < policy.min_rows:
         return _no_data(reference, policy, rows, _count_tests(reference) * (2 if trailing else 1))
     violations = check_contract(reference, current, contract)
     broken = {violation.column: _broken(violation) for violation in violations}
@@ -321,7 +321,7 @@ def _parts(
     return {
         value: _Part(part, now[value], before.get(value), skip)
         for value, part in reference.segments.profiles.items()
-        if part.rows and now[value].rows >= policy.min_rows
+        if min(part.rows, now[value].rows) >= policy.min_rows
     }
 
 
@@ -421,13 +421,20 @@ class _Test:
 
 
 def _no_data(reference: DataProfile, policy: DriftPolicy, rows: Mapping[str, int | None], tests: int) -> DriftReport:
+    current = rows["current"] or 0
     if reference.rows == 0:
         reason, sentence = "empty_reference", "The reference has no rows, so nothing can be compared with it."
-    elif rows["current"] == 0:
+    elif current == 0:
         reason, sentence = "empty_window", "The window has no rows."
+    elif reference.rows < policy.min_rows:
+        reason = "few_reference_rows"
+        sentence = (
+            f"The reference has {counted(reference.rows, 'row')}; with under {policy.min_rows} nothing is compared. "
+            "Take a longer one."
+        )
     else:
         reason = "few_rows"
-        sentence = f"The window has {rows['current']} rows; under {policy.min_rows} nothing is asked of it."
+        sentence = f"The window has {counted(current, 'row')}; under {policy.min_rows} nothing is asked of it."
     columns = {name: ColumnReport(name, Verdict.NO_DATA, reason, sentence) for name in reference.columns}
     known = len(reference.full_blocks()) >= MIN_BLOCKS
     return DriftReport(

@@ -128,3 +128,11 @@ def test_no_window_begins_before_the_calendar():
     east = timezone(timedelta(hours=5))
     with pytest.raises(ConfigError, match="0001-01-01 00:00:00\\+05:00 is outside the years 1 to 9999"):
         engine.reference(DataRef("t", timestamp="at"), window=Window(datetime(1, 1, 1, tzinfo=east)))
+
+
+def test_a_reference_of_next_to_no_rows_is_compared_with_nothing():
+    engine = FrameEngine({"one": pa.table({"x": [1.0]}), "now": pa.table({"x": np.arange(3000.0)})})
+    before = engine.reference(DataRef("one"))
+    report = check(before, engine.window(DataRef("now"), layout=before))
+    assert (report.verdict, report.reason) == (Verdict.NO_DATA, "few_reference_rows")
+    assert report.sentence == "The reference has 1 row; with under 50 nothing is compared. Take a longer one."
