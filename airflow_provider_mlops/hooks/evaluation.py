@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
-from airflow_provider_mlops.errors import ConfigError, DataError, JobFailedError, NotFoundError
+from airflow_provider_mlops.errors import ConfigError, DataError, JobFailedError, MlopsError, NotFoundError
 from airflow_provider_mlops.hooks.jobs import (
     fresh_number,
     identity,
@@ -191,6 +191,9 @@ def evaluate(evaluation: Evaluation, context: Context, log: Log) -> Judgment:
     from airflow_provider_mlops.journal import model_stream
 
     _check_rules(evaluation)
+    tracking = MlflowHook(evaluation.mlflow_conn_id).tracking
+    if evaluation.train_uri is None:
+        evaluation = replace(evaluation, train_uri=_trained_on(tracking, evaluation.run_id, log))
     output = score(evaluation, context, log)
     predictions = read_predictions(
         output, time=evaluation.timestamp, entity=evaluation.entity, newest=evaluation.newest
@@ -212,7 +215,6 @@ def evaluate(evaluation: Evaluation, context: Context, log: Log) -> Judgment:
     rows_digest = f"sha256:{hashlib.sha256(np.sort(hashes).tobytes()).hexdigest()}"
     history = JournalHook().journal.read(model_stream(evaluation.model))
     before = judged_before(history, rows_digest, evaluation.run_id)
-    tracking = MlflowHook(evaluation.mlflow_conn_id).tracking
     judged = {
         "task": task,
         "label": evaluation.label,
@@ -229,6 +231,23 @@ def evaluate(evaluation: Evaluation, context: Context, log: Log) -> Judgment:
     if "importance" in summary:
         tracking.log_text(evaluation.run_id, json.dumps(summary["importance"], indent=2), IMPORTANCE_PATH)
     return Judgment(decision, output, rows_digest, before)
+
+
+def _trained_on(tracking: Tracking, run_id: str, log: Log) -> str | None:
+    """Return where the rows are that a run has recorded as those it was trained on, if they are there."""
+    from airflow_provider_mlops.adapters.files import schema
+    from airflow_provider_mlops.jobs.record import DATA_TAG
+
+    uri = tracking.run(run_id).tags.get(DATA_TAG)
+    try:
+        if uri is not None:
+            schema(uri)
+            return uri
+        why = "the run does not say what it was trained on"
+    except MlopsError as error:
+        why = str(error)
+    log.warning("Nobody looks for evaluation rows that were trained on: train_uri is not given, and %s", why)
+    return None
 
 
 def _measurements(candidate: Mapping[str, Any]) -> dict[str, float]:

@@ -12,15 +12,25 @@ from airflow_provider_mlops.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["ENVIRONMENT_PATH", "REPLAY_TAG", "MetricPair", "TrainingRecord", "compare_metrics", "differing_packages"]
+__all__ = [
+    "DATA_TAG",
+    "ENVIRONMENT_PATH",
+    "REPLAY_TAG",
+    "MetricPair",
+    "TrainingRecord",
+    "compare_metrics",
+    "differing_packages",
+]
 
 ENVIRONMENT_PATH = "mlops/environment.txt"
 """Where a run keeps the list of the packages that its interpreter had, ``name==version`` on each line."""
+DATA_TAG = "mlops.data_uri"
+"""Tag of a run: where the frozen data lies that it was trained on."""
 REPLAY_TAG = "mlops.replay_of"
 """Tag of a run: the run that it repeats. Such a run is never registered."""
 
 _TAGS = {
-    "data_uri": "mlops.data_uri",
+    "data_uri": DATA_TAG,
     "data_digest": "mlops.data_digest",
     "code_digest": "mlops.code_digest",
     "script": "mlops.script",

@@ -37,7 +37,8 @@ class EvaluateModelOperator(MlopsOperator):
     :param data_uri: frozen rows that judge. (templated)
     :param label_column: column with the truth. (templated)
     :param rules: mappings with the keys of `airflow_provider_mlops.evaluation.Rule`. (templated)
-    :param train_uri: frozen rows that were trained on; overlap with *data_uri* refuses. (templated)
+    :param train_uri: frozen rows that were trained on; overlap with *data_uri* refuses. Those that `TrainOperator`
+        recorded in the run without it. (templated)
     :param timestamp_column: column with the event time: rows near in time are resampled together. (templated)
     :param entity_column: column whose rows belong, and are resampled, together; in a ranking the query. (templated)
     :param champion_alias: alias of the version to compare with.

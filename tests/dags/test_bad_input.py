@@ -296,7 +296,7 @@ def test_a_window_without_rows_is_told_with_what_to_change(storage, rows):
 
 
 def test_a_label_with_one_class_is_nothing_to_learn(storage, tmp_path):
-    only = training_scripts.rows(tmp_path / "only" / "rows.parquet", y=[1] * 400)
+    only = training_scripts.rows(tmp_path / "only" / "rows.parquet", seed=8, y=[1] * 400)
     with pytest.raises(DataError, match=r"have the label y = 1; there is nothing to learn\. Train on a longer span"):
         snapshot(only)
 
@@ -380,7 +380,7 @@ def evaluate(case, trained, data_uri, **arguments):
 
 
 def test_judging_rows_of_one_class_are_told_and_pass_nothing(connection, storage, tmp_path, trained):
-    only = training_scripts.rows(tmp_path / "only" / "rows.parquet", y=[1] * 400)
+    only = training_scripts.rows(tmp_path / "only" / "rows.parquet", seed=8, y=[1] * 400)
     judged = evaluate("bad_judge_class", trained, only)
     assert (judged["verdict"], judged["reason"]) == ("refused", "one_class")
     assert judged["sentence"] == (
@@ -411,6 +411,12 @@ def test_what_cannot_be_judged_is_told_and_decides_nothing(
     assert [file for file in predictions.rglob("*") if file.is_file()] == []
 
 
+def test_rows_that_the_run_says_it_was_trained_on_judge_nobody(connection, storage, rows, trained):
+    judged = evaluate("bad_judge_trained", trained, rows)
+    assert (judged["verdict"], judged["reason"]) == ("refused", "overlap")
+    assert "400 of 400 evaluation rows (100.0%) were trained on" in judged["sentence"]
+
+
 def test_rows_of_the_wrong_time_and_rows_that_judge_again_and_again_are_told(
     connection, storage, tmp_path, trained, capsys
 ):
@@ -435,7 +441,10 @@ def test_rows_of_the_wrong_time_and_rows_that_judge_again_and_again_are_told(
     for number in range(19):
         other = Record("gate.decided", datetime.now(UTC), "me", {**decided, "run_id": f"other {number}"})
         append_next(JournalHook().journal, model_stream(case), other)
-    arguments = {"timestamp_column": "at", "max_age": "10d", "as_of": "2026-06-01"}
+    early = training_scripts.rows(
+        tmp_path / "early" / "rows.parquet", seed=9, at=[datetime(2025, 1, 1, tzinfo=UTC)] * 400
+    )
+    arguments = {"train_uri": early, "timestamp_column": "at", "max_age": "10d", "as_of": "2026-06-01"}
     judged = evaluate(case, trained, old, **arguments)
     assert (judged["verdict"], judged["reason"], judged["judged_before"]) == ("refused", "stale_evaluation_set", 19)
     assert judged["sentence"].startswith(
@@ -712,7 +721,7 @@ with DAG("no_secret", schedule=None, default_args={{"retries": 0}}):
     )
     evaluate = EvaluateModelOperator(
         task_id="evaluate", model="no_secret", run_id=train.output["run_id"], model_uri=train.output["model_uri"],
-        data_uri={rows!r}, label_column="y", rules=[{{"metric": "roc_auc", "at_least": 0.6}}], **LOCKED,
+        data_uri={others!r}, label_column="y", rules=[{{"metric": "roc_auc", "at_least": 0.6}}], **LOCKED,
     )
     register = RegisterModelOperator(task_id="register", model="no_secret", run_id=train.output["run_id"], **LOCKED)
 
@@ -739,6 +748,7 @@ def test_no_secret_is_in_logs_results_templates_environment_or_files(
 
     script = tmp_path / "train.py"
     script.write_text(LOOKS + training_scripts.GOOD)
+    others = training_scripts.rows(tmp_path / "others" / "rows.parquet", seed=10)
     before = dict(os.environ)
     connection = Connection(conn_id="mlflow_locked", conn_type="mlflow", login="ann", password=SECRET)
     with locked_door(mlflow_server, basic("ann", SECRET)) as door, create_session() as session:
@@ -746,9 +756,8 @@ def test_no_secret_is_in_logs_results_templates_environment_or_files(
         session.add(connection)
         session.commit()
         try:
-            ran = run_dag(
-                "no_secret", {"no_secret.py": NO_SECRET.format(script=str(script), rows=rows, secret=SECRET[::-1])}
-            )
+            text = NO_SECRET.format(script=str(script), rows=rows, others=others, secret=SECRET[::-1])
+            ran = run_dag("no_secret", {"no_secret.py": text})
         finally:
             session.delete(connection)
     assert ran.state == "success", ran
