@@ -295,6 +295,30 @@ def _rules(loaded: Loaded) -> Iterator[Finding]:
     if named and not any(set(named) <= set(found) for found in possible.values()):
         metrics = ", ".join(loaded.spec.evaluate[i].metric for i in named)
         yield Finding(f"{_at(loaded, 'evaluate')}: no kind of label has all of these metrics: {metrics}.")
+    yield from _nothing_asked(loaded)
+
+
+def _nothing_asked(loaded: Loaded) -> Iterator[Finding]:
+    """Tell of rules that will refuse every first model, or every one after it, as ``no_rule``."""
+    from airflow_provider_mlops.evaluation.fairness import GAPS
+    from airflow_provider_mlops.evaluation.gate import BUDGETS
+    from airflow_provider_mlops.evaluation.importance import IMPORTANCE_SHARE
+
+    other = {*GAPS, *BUDGETS, IMPORTANCE_SHARE}
+    quality = [rule for rule in loaded.spec.evaluate if rule.metric not in other]
+    where = f"{_at(loaded, 'evaluate')}: warning:"
+    if all(rule.at_least is None and rule.at_most is None for rule in quality):
+        yield Finding(
+            f"{where} no rule limits a metric itself, so the first model will be refused (no_rule). Give a rule "
+            "at_least or at_most.",
+            error=False,
+        )
+    if all(rule.per is not None for rule in quality):
+        yield Finding(
+            f"{where} no rule looks at a metric of the whole evaluation set, so once there is a champion every "
+            "candidate will be refused (no_rule). Write one without per.",
+            error=False,
+        )
 
 
 def _direction(loaded: Loaded, i: int) -> Iterator[Finding]:

@@ -164,6 +164,20 @@ WARNINGS = {
             "Name it in .airflowignore."
         ),
     ),
+    "nothing to hold a first model to": (
+        lambda: change("rain.yaml", "at_least: 0.75", "max_drop_vs_champion: 0.01"),
+        (
+            "rain.yaml:6: evaluate: warning: no rule limits a metric itself, so the first model will be refused "
+            "(no_rule). Give a rule at_least or at_most."
+        ),
+    ),
+    "slices only": (
+        lambda: change("rain.yaml", "at_least: 0.75", "at_least: 0.75, per: wind"),
+        (
+            "rain.yaml:6: evaluate: warning: no rule looks at a metric of the whole evaluation set, so once there is a "
+            "champion every candidate will be refused (no_rule). Write one without per."
+        ),
+    ),
     "limit on the wrong side": (
         lambda: change("rain.yaml", "{metric: roc_auc, at_least: 0.75}", "{metric: log_loss, at_least: 0.4}"),
         (
