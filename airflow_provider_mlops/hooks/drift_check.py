@@ -60,6 +60,7 @@ class _Reference:
     profile: DataProfile
     version: str | None = None  # of the model that it belongs to
     run_id: str | None = None
+    experiment_id: str | None = None
     importance: Mapping[str, float] | None = None  # weight per input; without it all columns count
 
 
@@ -70,7 +71,8 @@ def check_drift(check: DriftCheck, context: Context, log: Log) -> dict[str, Any]
     The same data, reference and policy give the same report at the same place, and one journal record.
 
     :returns: ``verdict``, ``reason``, ``sentence``, ``top_columns`` (five at most), ``report_uri``, ``data_digest``,
-        ``window_end`` and ``variation``. A model without champion is ``no_data`` / ``no_champion``, and no record.
+        ``window_end``, ``variation``, and the champion's ``run_id`` and ``experiment_id``. A model without champion is
+        ``no_data`` / ``no_champion``, and no record.
     """
     from airflow_provider_mlops.adapters.text_files import uri_of, write_text
     from airflow_provider_mlops.drift.check import DriftPolicy
@@ -106,6 +108,7 @@ def check_drift(check: DriftCheck, context: Context, log: Log) -> dict[str, Any]
     )
     write_text(f"{folder}/report.json", json.dumps(report.to_dict(), ensure_ascii=False, allow_nan=False))
     write_text(f"{folder}/report.html", page)
+    log.info("The report is %s", recorded["report_uri"])
     _attach(check, reference, page)
     _journal(check.model, recorded, context)
     return _result(
@@ -117,6 +120,8 @@ def check_drift(check: DriftCheck, context: Context, log: Log) -> dict[str, Any]
         data_digest=digest,
         window_end=recorded["numbers"]["window_end"],
         variation=report.variation.value,
+        run_id=reference.run_id,
+        experiment_id=reference.experiment_id,
     )
 
 
@@ -128,6 +133,8 @@ def _result(verdict: str, reason: str, sentence: str, **more: Any) -> dict[str, 
         "data_digest": None,
         "window_end": None,
         "variation": "unknown",
+        "run_id": None,
+        "experiment_id": None,
     }
     return {"verdict": verdict, "reason": reason, "sentence": short, **missing, **more}
 
@@ -178,6 +185,7 @@ def _champion(check: DriftCheck) -> _Reference | None:
         DataProfile.from_json(text, source=f"{PROFILE_PATH} of run {version.run_id}"),
         version=number,
         run_id=version.run_id,
+        experiment_id=hook.tracking.run(version.run_id).experiment_id,
         importance=importance.weights if importance is not None else None,
     )
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, AssetAlias
 
+from airflow_provider_mlops.links import DriftReportLink
 from airflow_provider_mlops.operators.base import MlopsOperator
 
 if TYPE_CHECKING:
@@ -33,8 +34,9 @@ class CheckDataDriftOperator(MlopsOperator):
     that breaks its contract), and explained in a report. A retry writes nothing twice. A model without champion gives
     ``no_data`` with the reason ``no_champion``.
 
-    Returns ``{"verdict", "reason", "sentence", "top_columns", "report_uri", "data_digest", "window_end",
-    "variation"}``; the verdict is ``drift``, ``no_drift``, ``insufficient``, ``bad_data`` or ``no_data``.
+    Returns ``{"verdict", "reason", "sentence", "top_columns", "report_uri", "data_digest", "window_end", "variation",
+    "run_id", "experiment_id"}``, the last two of the champion's MLflow run, to whose report the task links; the verdict
+    is ``drift``, ``no_drift``, ``insufficient``, ``bad_data`` or ``no_data``.
 
     :param model: the registered model whose data is watched; with *reference_profile* any name for the journal and
         the reports. (templated)
@@ -74,6 +76,7 @@ class CheckDataDriftOperator(MlopsOperator):
         "exclude",
         "report_folder",
     )
+    operator_extra_links = (DriftReportLink(),)
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from airflow.sdk import BaseSensorOperator, PokeReturnValue
 from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
 from airflow_provider_mlops.errors import ConfigError, MlopsError, ServiceError
+from airflow_provider_mlops.links import DriftReportLink
 from airflow_provider_mlops.triggers.data import NewDataTrigger
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class DataDriftSensor(BaseSensorOperator):
         "exclude",
         "report_folder",
     )
+    operator_extra_links = (DriftReportLink(),)
 
     def __init__(
         self,

@@ -29,7 +29,10 @@ from airflow_provider_mlops.operators.drift import CheckDataDriftOperator, drift
 from fakes.model_server import served
 
 START = datetime(2026, 1, 1)
-KEYS = {"verdict", "reason", "sentence", "top_columns", "report_uri", "data_digest", "window_end", "variation"}
+KEYS = {
+    "verdict", "reason", "sentence", "top_columns", "report_uri", "data_digest", "window_end", "variation", "run_id",
+    "experiment_id",
+}  # fmt: skip
 
 
 def write(file, days, *, first=0, moved=False, drop=(), seed=0):
@@ -377,6 +380,10 @@ def test_the_champions_profile_is_the_reference_and_its_run_gets_the_report(worl
     page = mlflow.tracking.read_text(version.run_id, "mlops/drift_report.html")
     assert page == of(found["report_uri"]).read_text()
     assert f"drift_champion, version {version.version}" in page
+    assert (found["run_id"], found["experiment_id"]) == (
+        version.run_id,
+        mlflow.tracking.run(version.run_id).experiment_id,
+    )
 
 
 def test_a_model_without_champion_has_nothing_to_compare_with(world, mlflow, storage):

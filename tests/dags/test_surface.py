@@ -26,6 +26,7 @@ import airflow_provider_mlops
 from airflow_provider_mlops.evaluation import GateDecision, GateVerdict, Reason, Rule, RuleOutcome
 from airflow_provider_mlops.get_provider_info import get_provider_info
 from airflow_provider_mlops.operators.base import MlopsOperator
+from airflow_provider_mlops.operators.drift import CheckDataDriftOperator
 from airflow_provider_mlops.operators.evaluation import EvaluateModelOperator
 from airflow_provider_mlops.operators.training import TrainOperator
 
@@ -380,3 +381,25 @@ def test_the_gate_says_each_thing_once_in_the_log(capsys):
     assert "Gate of rain without a champion: REFUSED" in log
     assert log.count("It is 0.8.") == 1
     assert "roc_auc: passed (holds): It is 0.95." in log
+
+
+@pytest.mark.parametrize(
+    ("host", "result", "address"),
+    [
+        (
+            "http://mlflow:5000",
+            {"run_id": "r1", "experiment_id": "7"},
+            "http://mlflow:5000/#/experiments/7/runs/r1/artifacts/mlops/drift_report.html",
+        ),
+        ("http://mlflow:5000", {"run_id": None}, ""),
+        ("http://mlflow:5000", None, ""),
+        ("sqlite:////data/mlflow.db", {"run_id": "r1"}, ""),
+    ],
+    ids=["champion", "another reference", "nothing", "no server"],
+)
+def test_a_check_links_to_the_report_on_the_champions_run(monkeypatch, host, result, address):
+    monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", json.dumps({"conn_type": "mlflow", "host": host}))
+    monkeypatch.setattr("airflow_provider_mlops.links.XCom.get_value", lambda **_: result)
+    check = CheckDataDriftOperator(task_id="check", model="rain", data={"path": "x"})
+    (link,) = check.operator_extra_links
+    assert link.get_link(check, ti_key=None) == address
