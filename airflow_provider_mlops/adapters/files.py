@@ -194,7 +194,8 @@ def _local_files(path: str) -> list[str]:
         near = [file.name for file in here.parent.iterdir()]
     except OSError:
         near = []
-    raise DataError(f"{path!r} is no file and no folder.{did_you_mean(here.name, near)} Check the path of the data.")
+    step = "Check the path of the data." if here.is_absolute() else f"It was looked for in {Path.cwd()}."
+    raise DataError(f"{path!r} is no file and no folder.{did_you_mean(here.name, near)} {step}")
 
 
 def _remote_files(path: str) -> tuple[list[str], Any]:

@@ -295,6 +295,12 @@ def test_a_timestamp_column_that_holds_no_time_is_named(tmp_path, name):
 # What cannot be read
 
 
+def test_a_relative_path_that_is_not_there_says_where_it_was_looked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=rf"^'rain\.csv' is no file and no folder\. It was looked for in {tmp_path}\.$"):
+        schema("rain.csv")
+
+
 def test_a_path_that_is_not_there_shows_its_neighbors(tmp_path):
     write(TABLE, tmp_path / "rain.parquet")
     with pytest.raises(DataError, match=r"rian\.parquet' is no file and no folder\. Did you mean '.*rain\.parquet'\?"):
