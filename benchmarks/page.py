@@ -42,6 +42,9 @@ which the bare decode spells out. With both sides from files the reference is re
     "drift-cost-large": """\
 The same on ten times the rows: what is fixed weighs less, and the memory is that of one batch, not of a row group. The
 hundred million rows are the file of ten million under ten names.""",
+    "drift-engines": """\
+Measured on one core of a busy machine. Reading the file is by far the cheapest; a database is asked to spare moving its
+rows, not CPU. SQLite and Spark are the slowest by far.""",
     "drift-trust": """\
 Measured with `--full`. Where others are better: of a change of KS .2 or .3 in one column, among days that depend on
 each other, ours sees 8 to 13 % or 52 to 61 %, and the rules that alarm in quiet weeks as well see all. alibi-detect too
