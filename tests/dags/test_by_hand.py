@@ -96,7 +96,6 @@ print("kept", len(frame))
 """
 
 
-@pytest.mark.timeout(180)
 def test_functions_and_scripts_are_trained_in_a_dag_that_a_person_wrote(run_dag, connection, storage, tmp_path):
     rows = training_scripts.rows(tmp_path / "rows" / "rows.parquet")
     (tmp_path / "prepare.py").write_text(PREPARE)
@@ -170,7 +169,6 @@ def two_versions(connection, storage, tmp_path):
     return model
 
 
-@pytest.mark.timeout(180)
 def test_a_rollback_moves_the_alias_and_the_traffic_once(two_versions):
     model = two_versions
 
@@ -237,7 +235,6 @@ with DAG("promoted_and_deployed", schedule=None, default_args={{"retries": 0}}):
 """
 
 
-@pytest.mark.timeout(180)
 def test_when_a_version_does_not_take_over_the_alias_returns_to_the_one_that_serves(two_versions, run_dag, storage):
     model, registry = two_versions, MlflowHook().registry
 
@@ -288,7 +285,6 @@ def test_when_a_version_does_not_take_over_the_alias_returns_to_the_one_that_ser
     assert registry.version_of(model, alias="champion") == "3"
 
 
-@pytest.mark.timeout(120)
 def test_an_alias_that_cannot_return_to_what_serves_is_said_and_left(two_versions):
     """What serves was put there by hand and never was the champion."""
     model = two_versions

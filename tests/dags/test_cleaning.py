@@ -129,7 +129,7 @@ def test_a_job_that_runs_stays(place):
         while not backend.status(name).phase.is_final:
             time.sleep(0.05)
 
-    for name, code in (("ended", "pass"), ("runs", "import time; time.sleep(60)")):
+    for name, code in (("ended", "pass"), ("runs", "import time; time.sleep(600)")):
         backend.submit(JobSpec(name, (sys.executable, "-c", code)))
     wait_for("ended")
     place.age()

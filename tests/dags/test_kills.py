@@ -86,8 +86,8 @@ class World:
         assert half_written(self.storage) == []
 
 
-def until(holds, seconds=15):
-    deadline = time.monotonic() + seconds
+def until(holds):
+    deadline = time.monotonic() + 90
     while not holds():
         assert time.monotonic() < deadline, "it took too long"
         time.sleep(0.1)
@@ -132,7 +132,6 @@ def kill_at_every_step(attempt):
 # Training
 
 
-@pytest.mark.timeout(300)
 def test_a_training_that_is_killed_at_any_step_becomes_one_finished_run(world, trained):
     killed_after = []
     for k, first in kill_at_every_step(lambda k: world.train(f"kills_train_{k}", kill_after=k)):
@@ -226,7 +225,7 @@ def test_a_training_that_is_told_to_end_ends_with_its_job_and_its_run(world, tmp
         ended = world.train("kills_terminated", terminate_when=marker.exists)
     finally:
         world.script = fast
-    assert time.monotonic() - before < 30
+    assert time.monotonic() - before < 120  # the script sleeps for 600
     assert ended.error.startswith("SystemExit: "), ended
     (run,) = world.runs("kills_terminated")
     assert run.status == "KILLED"

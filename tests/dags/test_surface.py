@@ -69,29 +69,35 @@ import airflow.sdk, airflow.triggers.base
 from airflow.sdk import BaseHook, BaseOperator, BaseSensorOperator, DAG, SkipMixin, TaskGroup, chain, conf
 
 for name in json.loads(sys.argv[1]):
-    sys.stdout.flush()
-    if os.fork() == 0:  # a process that has imported Airflow and nothing of ours
-        before = time.process_time()
-        importlib.import_module(name)
-        seconds = time.process_time() - before
-        print(json.dumps([name, seconds, sorted(module.partition(".")[0] for module in sys.modules)]))
+    for _ in range(3):
         sys.stdout.flush()
-        os._exit(0)
-    _, status = os.wait()
-    if status:
-        sys.exit(f"{name} cannot be imported")
+        if os.fork() == 0:  # a process that has imported Airflow and nothing of ours
+            before = time.process_time()
+            importlib.import_module(name)
+            seconds = time.process_time() - before
+            print(json.dumps([name, seconds, sorted(module.partition(".")[0] for module in sys.modules)]))
+            sys.stdout.flush()
+            os._exit(0)
+        _, status = os.wait()
+        if status:
+            sys.exit(f"{name} cannot be imported")
 """
 
 
 @pytest.fixture(scope="module")
 def imported():
-    """By name of a surface module: CPU seconds of its import above Airflow's, and the packages that are loaded then."""
+    """
+    By name of a surface module: CPU seconds of its import above Airflow's, and the packages that are loaded then.
+
+    The least of three imports: what else the machine does, with its caches, only adds to them.
+    """
     ended = subprocess.run(
         [sys.executable, "-c", FORKS, json.dumps(SURFACE)], capture_output=True, text=True, timeout=120
     )
     assert ended.returncode == 0, ended.stderr
     lines = [json.loads(line) for line in ended.stdout.splitlines()]
-    return {name: (seconds, set(packages)) for name, seconds, packages in lines}
+    # The dearest first, so that the least one stays.
+    return {name: (seconds, set(packages)) for name, seconds, packages in sorted(lines, key=lambda line: -line[1])}
 
 
 def test_no_surface_module_loads_a_heavy_library(imported):

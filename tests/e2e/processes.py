@@ -62,7 +62,7 @@ class Family:
         words = process.cmdline()
         return any(self.folder in word for word in words) and "pytest" not in " ".join(words)
 
-    def gone(self, within=5.0):
+    def gone(self, within=60.0):
         """Wait until nobody is left; return the command lines of those who are."""
         deadline = time.monotonic() + within
         while left := self.members():

@@ -16,8 +16,6 @@ import pytest
 
 from airflow_provider_mlops import __version__
 
-pytestmark = pytest.mark.timeout(400)
-
 ROOT = Path(__file__).parents[2]
 IMPORT_ALL = """
 import importlib, importlib.util, pkgutil, sys

@@ -45,11 +45,13 @@ label = os.environ["MLOPS_LABEL"]
 rows = pd.read_parquet(os.environ["MLOPS_DATA_URI"])
 features = rows.drop(columns=label)
 hyperparameters = json.loads(os.environ["MLOPS_HYPERPARAMETERS"])
-seconds = hyperparameters.pop("seconds", 0)
+seconds, awaited = hyperparameters.pop("seconds", 0), hyperparameters.pop("awaited", None)
 with mlflow.start_run():
     mlflow.log_params(hyperparameters)
     print(f"fitting for {seconds} s", flush=True)
     time.sleep(seconds)
+    while awaited and not os.path.exists(awaited):
+        time.sleep(0.1)
     model = LogisticRegression(**hyperparameters).fit(features, rows[label])
     mlflow.sklearn.log_model(
         model,
@@ -159,7 +161,7 @@ class World:
 
     # -- what a user does --
 
-    def unpause(self, dag_id, within=90):
+    def unpause(self, dag_id, within=180):
         def ask():
             try:
                 return self.airflow.patch(f"dags/{dag_id}", {"is_paused": False})
