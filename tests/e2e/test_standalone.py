@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import signal
 from datetime import datetime, timedelta
@@ -253,7 +254,9 @@ def test_no_secret_is_where_it_can_be_read(world, more_runs):
         files = [file for file in folder.rglob("*") if file.is_file()]
         assert files
         for file in files:
-            content = file.read_bytes()
+            content = b""
+            with contextlib.suppress(FileNotFoundError):  # a database that nobody has open any more puts files away
+                content = file.read_bytes()
             assert not [secret for secret in secrets if secret.encode() in content], file
     for log in world.stack.folder.glob("servers/*/log"):
         assert PASSWORD not in log.read_text(errors="replace"), log
