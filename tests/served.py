@@ -8,9 +8,12 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet():
-    """MLflow advises, by warnings, on type hints and input examples."""
+    """MLflow advises, by warnings, on type hints and input examples; 3.11 also makes a database to log traces to."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        import mlflow
+
+        mlflow.tracing.disable()
         yield
 
 

@@ -223,7 +223,8 @@ def test_a_server_loads_no_airflow(tmp_path):
         "build_app(mlflow.pyfunc.load_model(sys.argv[1]), name='m', version='1')\n"
         "print([name for name in sys.modules if name.split('.')[0] == 'airflow'])\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "model")], capture_output=True, text=True)
+    command = [sys.executable, "-c", code, str(tmp_path / "model")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.stdout.strip() == "[]", done.stderr
 
 
