@@ -138,7 +138,7 @@ def test_the_template_trains_promotes_serves_refuses_and_replaces(run_dag, conne
     gate = silly.results["training.evaluate"]
     assert (silly.state, gate["verdict"], gate["champion"]) == ("success", "refused", "1")
     assert gate["reason"] == "below_absolute", gate
-    assert re.search(r"roc_auc.* 0\.4", gate["sentence"]), gate["sentence"]
+    assert re.search(r"roc_auc is 0\.[0-5]", gate["sentence"]), gate["sentence"]  # by the release of scikit-learn
     assert {task for task, state in silly.tasks.items() if state == "skipped"} == {
         "release.register", "release.smoke_test", "release.promote", "serving.deploy",
     }  # fmt: skip
