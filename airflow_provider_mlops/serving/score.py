@@ -232,6 +232,8 @@ def _load(uri: str, rows: ds.Dataset, label: str) -> _Model:
 
 def _score_one(name: str, model: _Model, rows: ds.Dataset, table: pa.Table) -> tuple[pa.Table, dict[str, Any]]:
     """Return *table* with the scores of one model, and what is worth knowing about it."""
+    if len(first := rows.head(PROBE_ROWS, columns=model.columns)):
+        model.predict(first.to_pandas())  # the first call imports and compiles: it says nothing of the others' speed
     begin = time.monotonic()
     parts: list[np.ndarray] = []
     done = 0
