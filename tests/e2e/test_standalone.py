@@ -179,14 +179,13 @@ def test_a_cleared_training_trains_anew(world, first_runs, more_runs):
 
 
 def test_a_suggestion_waits_for_a_yes(world, first_runs, more_runs):
-    path = f"dags/asked__train/dagRuns/{first_runs['asked']}/taskInstances/release.approve/-1/hitlDetails"
-    asked = world.airflow.get(path)
+    asked = world.question("asked__train", first_runs["asked"])
     assert asked["subject"] == "Promote the new version of asked?"
     for word in ("asked version 1", "none yet", "**passed**", "roc_auc is"):
         assert word in asked["body"]
     assert world.champion("asked") is None
 
-    world.airflow.patch(path, {"chosen_options": ["Approve"], "params_input": {}})
+    world.answer("asked__train", first_runs["asked"], "Approve")
     states = world.succeed("asked__train", first_runs["asked"])
     assert set(states.values()) == {"success"}
     assert world.champion("asked") == "1"
@@ -196,15 +195,13 @@ def test_a_suggestion_waits_for_a_yes(world, first_runs, more_runs):
 
 def test_a_no_keeps_the_champion_and_is_journalled(world, first_runs, more_runs, capsys):
     run_id = world.trigger("asked__train")
-    world.until("asked__train", run_id, "release.approve", "awaiting_input")
-    path = f"dags/asked__train/dagRuns/{run_id}/taskInstances/release.approve/-1/hitlDetails"
-    world.airflow.patch(path, {"chosen_options": ["Reject"], "params_input": {}})
+    world.answer("asked__train", run_id, "Reject")
     states = world.succeed("asked__train", run_id)
     assert states["release.promote"] == "skipped"
     assert [version for version, _ in world.versions("asked")] == [1, 2]
     assert world.champion("asked") == "1"
     _, answer = world.answers("asked")
-    details = world.airflow.get(path)
+    details = world.question("asked__train", run_id)
     assert (answer["version"], answer["approved"], answer["chosen"]) == ("2", False, ["Reject"])
     assert answer["responded_by"] == details["responded_by_user"]
     assert datetime.fromisoformat(answer["at"]) == datetime.fromisoformat(details["responded_at"])

@@ -116,6 +116,10 @@ def eventually(ask, within, what):
     return answer
 
 
+def _question(dag_id, run_id):
+    return f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/release.approve/-1/hitlDetails"
+
+
 class World:
     """Airflow, MLflow, and a user of both."""
 
@@ -174,7 +178,27 @@ class World:
         self.unpause(dag_id)
         return self.airflow.trigger(dag_id, conf)
 
+    def answer(self, dag_id, run_id, choice):
+        """
+        Answer the approval of a run; and answer again when asked again.
+
+        Airflow drops an answer that comes before its scheduler has heard that the task waits, and asks anew.
+        """
+        self.until(dag_id, run_id, "release.approve", "awaiting_input")
+
+        def answered():
+            state = self.airflow.tasks(dag_id, run_id)["release.approve"]
+            if state == "awaiting_input" and not self.question(dag_id, run_id)["response_received"]:
+                self.airflow.patch(_question(dag_id, run_id), {"chosen_options": [choice], "params_input": {}})
+            return state == "success"
+
+        eventually(answered, 180, lambda: f"{self.airflow.tasks(dag_id, run_id)}; {self.tail()}")
+
     # -- what a user sees --
+
+    def question(self, dag_id, run_id):
+        """What the approval of a run asks, and what was answered."""
+        return self.airflow.get(_question(dag_id, run_id))
 
     def import_errors(self):
         return {Path(e["filename"]).name: e["stack_trace"] for e in self.airflow.get("importErrors")["import_errors"]}
