@@ -106,7 +106,8 @@ class AirflowClient:
                 continue
             if answer.status_code == 404:
                 raise NotFoundError("Airflow's", path, hint=answer.text[:200])
-            if answer.status_code >= 500 and method == "GET" and attempt < 4:
+            # A request that fails is rolled back: of writers to SQLite that meet, one may be told that it is locked.
+            if answer.status_code >= 500 and attempt < 4:
                 time.sleep(1)
                 continue
             if answer.is_error:
