@@ -43,10 +43,11 @@ class Probe:
     latency_p95_ms: float
 
 
-def wait_ready(url: str, *, within: float, alive: Callable[[], bool]) -> float:
+def wait_ready(address: Callable[[], str | None], *, within: float, alive: Callable[[], bool]) -> tuple[str, float]:
     """
-    Wait until ``url/ping`` answers 200; return the seconds that it took.
+    Wait until ``/ping`` at the server's address answers 200; return the address and the seconds that it took.
 
+    :param address: returns where the server listens, ``None`` while that is not known.
     :param alive: whether the server still runs.
     :raises SmokeTestFailedError: it ended, or is not ready in *within* seconds.
     """
@@ -54,12 +55,14 @@ def wait_ready(url: str, *, within: float, alive: Callable[[], bool]) -> float:
 
     began = time.monotonic()
     while (waited := time.monotonic() - began) < within:
+        ended = not alive()  # before the last look at what it has said
         try:
-            if httpx.get(f"{url}/ping", timeout=5, trust_env=False).status_code == 200:
-                return waited
+            url = address()
+            if url is not None and httpx.get(f"{url}/ping", timeout=5, trust_env=False).status_code == 200:
+                return url, waited
         except httpx.HTTPError:
             pass
-        if not alive():
+        if ended:
             raise SmokeTestFailedError("The server ended before it was ready.")
         time.sleep(0.2)
     raise SmokeTestFailedError(f"The server was not ready within {within:.0f} s.")

@@ -52,7 +52,7 @@ def serving(**changes):
 
 def test_right_answers_pass_and_are_timed():
     with serving() as url:
-        assert wait_ready(url, within=60, alive=lambda: True) < 60
+        assert wait_ready(lambda: url, within=60, alive=lambda: True)[1] < 60
         measured = probe(url, GOLDEN, tolerance=1e-6)
     assert measured.requests == 10
     assert 0 < measured.latency_p50_ms <= measured.latency_p95_ms
@@ -133,7 +133,7 @@ def test_nothing_to_ask_is_refused():
 def test_a_server_that_does_not_come_up_is_refused_in_time(alive, within, says):
     began = time.monotonic()
     with pytest.raises(SmokeTestFailedError, match=says):
-        wait_ready("http://127.0.0.1:9", within=within, alive=lambda: alive)
+        wait_ready(lambda: "http://127.0.0.1:9", within=within, alive=lambda: alive)
     assert time.monotonic() - began < 30
 
 
@@ -145,6 +145,6 @@ def test_a_server_that_is_up_but_not_ready_is_waited_for():
         self.answer(200 if len(asked) > 2 else 503, "")
 
     with serving(do_GET=do_GET) as url:
-        waited = wait_ready(url, within=60, alive=lambda: True)
+        _, waited = wait_ready(lambda: url, within=60, alive=lambda: True)
     assert 0.4 <= waited < math.inf
     assert asked == ["/ping"] * 3
