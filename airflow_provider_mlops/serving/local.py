@@ -9,6 +9,7 @@ What is wanted lies in files, so any process may ask and nothing is lost when th
     ROOT/NAME/wanted.json     {"format": 1, "name": ..., "versions": {"3": {"uri": folder, "weight": 90,
                               "python": executable, "profile": file or null}}}; replaced, never edited
     ROOT/NAME/port            one port per model, chosen once
+    ROOT/NAME/complaint.txt   why that port could not be opened, while it cannot
     ROOT/NAME/VERSION.log     what the version's server prints
 
 ``python -m airflow_provider_mlops.serving.local --root DIR`` runs the router in the foreground.
@@ -56,9 +57,9 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
-_NO_PORT = "cannot be served at port"
 
 _FORMAT = 1
+_COMPLAINT = "complaint.txt"
 _LOOK = 0.2  # seconds between two looks at the files
 _WAIT = 30  # seconds a router may take to start
 _KEPT = frozenset({"PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH"})
@@ -158,9 +159,10 @@ def ensure_running(root: Path, *, environment: Mapping[str, str] | None = None) 
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     kept = {key: value for key, value in os.environ.items() if key in _KEPT or key.startswith(_KEPT_TOO)}
     kept["PYTHONPATH"] = str(Path(airflow_provider_mlops.__file__).parent.parent)
-    with (root / "router.log").open("ab") as log:
-        # With --detach the started process leaves a child that is nobody's: no zombie in a long-lived caller.
-        started = subprocess.run(
+    # With --detach the started process leaves a child that is nobody's: no zombie in a long-lived caller. It returns
+    # when the router runs or has ended.
+    with (root / "router.log").open("ab") as log, contextlib.suppress(subprocess.TimeoutExpired):
+        subprocess.run(
             [sys.executable, "-P", "-m", "airflow_provider_mlops.serving.local", "--root", str(root), "--detach"],
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -169,12 +171,10 @@ def ensure_running(root: Path, *, environment: Mapping[str, str] | None = None) 
             env={**kept, **(environment or {})},
             start_new_session=True,
             check=False,
+            timeout=_WAIT,
         )
-    deadline = time.monotonic() + (_WAIT if started.returncode == 0 else 0)
-    while not is_running(root):
-        if time.monotonic() > deadline:
-            raise ServiceError(f"The router of {root} did not start. Its log ends with: {_end_of(root / 'router.log')}")
-        time.sleep(0.05)
+    if not is_running(root):
+        raise ServiceError(f"The router of {root} did not start. Its log ends with: {_end_of(root / 'router.log')}")
 
 
 def stop(root: Path, *, timeout: float = 90) -> None:
@@ -204,20 +204,15 @@ def replace_file(file: Path, text: str) -> None:
 
 
 def complaint(root: Path, name: str) -> str | None:
-    """Return why *name* has no port, in the router's words, when that is the last that it said about it."""
+    """Return why the router could not open the port of *name* when it last tried; ``None`` when it could."""
     with contextlib.suppress(FileNotFoundError):
-        for line in reversed(_end_of(root / "router.log", 50_000).splitlines()):
-            said = line[max(0, line.find(f" {name} ")) :].strip()
-            if said.startswith(f"{name} {_NO_PORT}"):
-                return said
-            if said.startswith(f"{name} is served at"):
-                break
+        return (model_folder(root, name) / _COMPLAINT).read_text("utf-8")
     return None
 
 
-def _end_of(log: Path, size: int = 1000) -> str:
+def _end_of(log: Path) -> str:
     with log.open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 1000))
         return file.read().decode("utf-8", "replace").strip()
 
 
@@ -267,17 +262,16 @@ class _Door:
             listener = listen(port)
         except OSError as error:
             if not self._complained:
-                _log.error(
-                    "%s %s %s: %s. End what listens there; or remove %s and deploy with another port.",
-                    self.router.name,
-                    _NO_PORT,
-                    port,
-                    error.strerror,
-                    self._folder / "port",
+                said = (
+                    f"{self.router.name} cannot be served at port {port}: {error.strerror}. End what listens there; or "
+                    f"remove {self._folder / 'port'} and deploy with another port."
                 )
+                replace_file(self._folder / _COMPLAINT, said)
+                _log.error("%s", said)
                 self._complained = True
             return
         self._complained = False
+        (self._folder / _COMPLAINT).unlink(missing_ok=True)
         config = uvicorn.Config(
             self.router,
             log_config=None,
