@@ -128,8 +128,8 @@ def scan(
     :raises ConfigError: a window without a timestamp column.
     :raises DataError: as `schema`; a column that is not there; a timestamp column that holds no time.
     """
-    if window is not None and (window.start is not None or window.end is not None) and timestamp is None:
-        raise ConfigError("A window of event time needs the name of the timestamp column (data: timestamp).")
+    if window is not None:
+        window.check(timestamp)
     source = _resolve(path)
     wanted = None if columns is None else list(dict.fromkeys(columns))
     if source.format == "csv":

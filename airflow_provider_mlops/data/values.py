@@ -65,6 +65,11 @@ class Window:
         if self.start is not None and self.end is not None and _utc(self.start) > _utc(self.end):
             raise ConfigError(f"A window cannot end ({self.end}) before it starts ({self.start}).")
 
+    def check(self, timestamp: str | None) -> None:
+        """Raise `ConfigError` when the window has an end and no column *timestamp* to hold against it is named."""
+        if timestamp is None and (self.start is not None or self.end is not None):
+            raise ConfigError("A window of event time needs the name of the timestamp column (data: timestamp).")
+
     def before(self, length: timedelta) -> Window:
         """Return the window of *length* that ends where this one starts; a window without a start has none before."""
         if self.start is None:

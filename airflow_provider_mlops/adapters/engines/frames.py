@@ -64,8 +64,8 @@ class FrameEngine(EmbeddedEngine):
     ) -> Iterator[pa.RecordBatch]:
         table, found = self._table(data), self._schema(data)
         require_columns(columns, found.names, data.path)
-        if window is not None and timestamp is None:
-            raise ConfigError("A window of event time needs the name of the timestamp column (data: timestamp).")
+        if window is not None:
+            window.check(timestamp)
         bounds = time_bounds(found, timestamp, window, data.path)
         read = [*columns, timestamp] if bounds and timestamp is not None and timestamp not in columns else columns
         for batch in table.select(list(read)).to_batches(max_chunksize=_BATCH):

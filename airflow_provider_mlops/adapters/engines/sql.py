@@ -277,10 +277,10 @@ class _Session:
         self, found: dict[str, _Column], timestamp: str | None, window: Window | None
     ) -> tuple[Source, str | None]:
         """Return where the rows of *window* come from, and the expression of their time in microseconds."""
+        if window is not None:
+            window.check(timestamp)
         ends = [] if window is None else [(window.start, ">="), (window.end, "<")]
         bounds = [(bound, sign) for bound, sign in ends if bound is not None]
-        if bounds and timestamp is None:
-            raise ConfigError("A window of event time needs the name of the timestamp column (data: timestamp).")
         conditions, times = ["1 = 1"], None
         if timestamp is not None and (timestamp in found or bounds):
             _require([timestamp], found, self.name)
